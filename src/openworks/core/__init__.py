@@ -1,0 +1,1 @@
+"""Words that every layer shares: errors, ids, time, pages. Standard library only."""

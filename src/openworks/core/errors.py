@@ -1,0 +1,235 @@
+"""The error tree: what can go wrong, which status it has, and whether asking again helps.
+
+    AppError
+      InvalidRequestError 400
+        ContextLengthExceededError 400
+        UnsupportedParameterError 400
+      AuthenticationError 401
+      PermissionDeniedError 403
+      NotFoundError 404
+        ModelNotFoundError 404
+        UnknownEndpointError 404
+      MethodNotAllowedError 405
+      RequestTimeoutError 408
+      ConflictError 409
+      PayloadTooLargeError 413
+      RateLimitError 429, retryable
+        EngineOverloadedError 429, retryable
+      ClientClosedRequestError 499
+      InternalError 500
+      NotImplementedEndpointError 501
+      ProviderError 502
+      ModelUnavailableError 503, retryable
+        ModelLoadingError 503, retryable
+        EngineCrashedError 503, retryable
+      ProviderTimeoutError 504, retryable
+
+We raise; only the `api` package renders, once per dialect.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AppError(Exception):
+    """The root: a class fixes status, type, code and retryability; an instance says what happened."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Hold what the caller is told.
+
+        Args:
+            message: Names the thing and the value; ends with a full stop.
+            code: A machine-readable reason; the class's own when None.
+            param: The request field at fault, as a path such as `messages[0].content`.
+            retry_after_s: When asking again makes sense; becomes `Retry-After`.
+        """
+        super().__init__(message)
+        self.message = message
+        self.code = code if code is not None else self.default_code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequestError(AppError):
+    """The request itself is wrong; sending it again changes nothing."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthExceededError(InvalidRequestError):
+    """The prompt does not fit the model's context; the message carries both counts."""
+
+    default_code = "context_length_exceeded"
+
+
+class UnsupportedParameterError(InvalidRequestError):
+    """A parameter is valid in the API and cannot be honoured by this model."""
+
+    default_code = "unsupported_parameter"
+
+
+class AuthenticationError(AppError):
+    """No key, or one that is unknown, revoked or expired."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+
+class PermissionDeniedError(AppError):
+    """A good key that may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "insufficient_permissions"
+
+
+class NotFoundError(AppError):
+    """No such thing, or not in this account."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """The name resolves to no model that can be served here."""
+
+    default_code = "model_not_found"
+
+
+class UnknownEndpointError(NotFoundError):
+    """A path that no API has."""
+
+    default_code = "unknown_url"
+
+
+class MethodNotAllowedError(AppError):
+    """The path exists with another method."""
+
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class RequestTimeoutError(AppError):
+    """The client took too long to send its request."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+
+class ConflictError(AppError):
+    """The thing is in a state that forbids this."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "conflict"
+
+
+class PayloadTooLargeError(AppError):
+    """The body is over the server's limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    default_code = "request_too_large"
+
+
+class RateLimitError(AppError):
+    """A limit was reached; `retry_after_s` says when it opens again."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    retryable = True
+
+
+class EngineOverloadedError(RateLimitError):
+    """The model's waiting queue is full."""
+
+    default_code = "engine_overloaded"
+
+
+class ClientClosedRequestError(AppError):
+    """The client left before the answer; nobody reads this, the ledger does."""
+
+    status = 499
+    type = "invalid_request_error"
+    default_code = "client_closed_request"
+
+
+class InternalError(AppError):
+    """A fault of ours."""
+
+    default_code = "internal_error"
+
+
+class NotImplementedEndpointError(AppError):
+    """OpenAI has this endpoint and this server does not (yet)."""
+
+    status = 501
+    type = "invalid_request_error"
+    default_code = "endpoint_not_implemented"
+
+
+class ProviderError(AppError):
+    """A server that we call failed."""
+
+    status = 502
+    type = "provider_error"
+    default_code = "provider_error"
+
+
+class ModelUnavailableError(AppError):
+    """The model exists and cannot answer now."""
+
+    status = 503
+    type = "server_error"
+    default_code = "model_unavailable"
+    retryable = True
+
+
+class ModelLoadingError(ModelUnavailableError):
+    """The model's weights are being loaded."""
+
+    default_code = "model_loading"
+
+
+class EngineCrashedError(ModelUnavailableError):
+    """The process that ran the model died during this request; it is being restarted."""
+
+    default_code = "engine_crashed"
+
+
+class ProviderTimeoutError(ProviderError):
+    """A server that we call did not answer in time."""
+
+    status = 504
+    default_code = "provider_timeout"
+    retryable = True
+
+
+def error_classes() -> dict[str, type[AppError]]:
+    """Every error class by its name, so that an error can cross a process boundary."""
+    found: dict[str, type[AppError]] = {}
+    pending: list[type[AppError]] = [AppError]
+    while pending:
+        error_class = pending.pop()
+        found[error_class.__name__] = error_class
+        pending.extend(error_class.__subclasses__())
+    return found

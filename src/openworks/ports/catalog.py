@@ -1,0 +1,90 @@
+"""What a model name stands for: catalogue entries and the deployments they resolve to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Task = Literal[
+    "text-generation",
+    "text-embeddings",
+    "text-classification",
+    "rerank",
+    "summarization",
+    "translation",
+    "automatic-speech-recognition",
+    "text-to-speech",
+    "text-to-image",
+    "image-to-image",
+    "inpainting",
+    "image-classification",
+    "object-detection",
+    "image-to-text",
+    "moderation",
+]
+Capability = Literal["tools", "json_schema", "reasoning", "vision", "lora", "streaming"]
+EngineName = Literal["llamacpp", "transformers", "diffusers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsSource:
+    """Where an engine finds a model's weights: exactly one of `repo`, `package` and `path`."""
+
+    repo: str | None = None
+    """A Hugging Face Hub repository, `owner/name`."""
+    package: str | None = None
+    """A folder shipped inside this package, under `openworks/models/`."""
+    path: Path | None = None
+    """A file or folder on this machine."""
+    file: str | None = None
+    """The file inside the repository or folder; None for all of it."""
+    mmproj: str | None = None
+    """The vision projector's file, where the model sees."""
+    revision: str | None = None
+    """A branch, tag or commit of the repository; None for its default branch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a call costs, in US dollars; the units that the task meters."""
+
+    input_usd_per_mtok: float = 0.0
+    output_usd_per_mtok: float = 0.0
+    units: Mapping[str, float] = field(default_factory=dict)
+    """Other metered units, such as `usd_per_audio_minute`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One model of the catalogue, as its TOML table states it."""
+
+    id: str
+    name: str
+    task: Task
+    aliases: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    capabilities: frozenset[Capability] = frozenset()
+    license: str | None = None
+    gated: bool = False
+    parameters: str | None = None
+    template: str | None = None
+    weights: Mapping[EngineName, WeightsSource] = field(default_factory=dict)
+    price: Price = Price()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What a model name resolves to: an entry, an engine, and weights that are on this machine."""
+
+    entry: ModelEntry
+    engine: EngineName
+    weights: Path
+    """The GGUF file, or the folder of a transformers model."""
+    mmproj: Path | None = None
+
+    @property
+    def id(self) -> str:
+        """The catalogue id: what records and `/v1/models` call it."""
+        return self.entry.id
