@@ -22,6 +22,7 @@
       ModelUnavailableError 503, retryable
         ModelLoadingError 503, retryable
         EngineCrashedError 503, retryable
+      StorageError 503, retryable
       ProviderTimeoutError 504, retryable
 
 We raise; only the `api` package renders, once per dialect.
@@ -33,7 +34,7 @@ from typing import ClassVar
 
 
 class AppError(Exception):
-    """The root: a class fixes status, type, code and retryability; an instance says what happened."""
+    """The root: a class fixes status, type and retryability; an instance says what happened."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -214,6 +215,14 @@ class EngineCrashedError(ModelUnavailableError):
     """The process that ran the model died during this request; it is being restarted."""
 
     default_code = "engine_crashed"
+
+
+class StorageError(AppError):
+    """The database or the disk failed; nothing was written."""
+
+    status = 503
+    default_code = "storage_unavailable"
+    retryable = True
 
 
 class ProviderTimeoutError(ProviderError):

@@ -15,7 +15,7 @@ _LENGTH = 24  # 62**24 ≈ 2**143
 
 
 class NewId(Protocol):
-    """Make an id with a prefix, such as `chatcmpl-`; a constructor argument, so that tests count."""
+    """Make an id with a prefix such as `chatcmpl-`; an argument, so that tests can count."""
 
     def __call__(self, prefix: str) -> str:
         """Return `prefix` followed by a fresh random part."""

@@ -86,6 +86,7 @@ class UsageRow:
     """Records added up by one key of grouping."""
 
     group: str
+    """The model, account, key, day (`YYYY-MM-DD`, UTC) or route; empty for calls without a key."""
     calls: int
     errors: int
     usage: Usage

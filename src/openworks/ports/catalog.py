@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 Task = Literal[
     "text-generation",
@@ -83,8 +83,31 @@ class Deployment:
     weights: Path
     """The GGUF file, or the folder of a transformers model."""
     mmproj: Path | None = None
+    context_tokens: int | None = None
+    """The longest sequence to serve; None for the engine's own choice."""
+    parallel: int = 4
+    """How many requests the engine decodes at once."""
+    threads: int | None = None
+    """CPU threads; None lets the engine choose."""
+    pinned: bool = False
+    """Never evicted to make room for another model."""
+    memory_bytes: int = 0
+    """What loading it is expected to take."""
 
     @property
     def id(self) -> str:
         """The catalogue id: what records and `/v1/models` call it."""
         return self.entry.id
+
+
+class Models(Protocol):
+    """The names that callers use."""
+
+    def resolve(self, name: str) -> Deployment:
+        """Return what `name` stands for.
+
+        Raises:
+            ModelNotFoundError: Nothing; or a known model whose weights are not on this machine, in
+                which case the message says how to get them.
+        """
+        ...

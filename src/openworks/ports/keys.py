@@ -33,7 +33,11 @@ class KeyStore(Protocol):
     """Where keys are kept."""
 
     async def insert(self, key: ApiKey) -> None:
-        """Keep a new key, and its account if it is new."""
+        """Keep a new key, and its account if it is new.
+
+        Raises:
+            ConflictError: Its id or its hash is there already.
+        """
         ...
 
     async def get_by_hash(self, key_hash: str) -> ApiKey | None:

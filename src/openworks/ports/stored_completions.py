@@ -30,7 +30,11 @@ class StoredCompletionStore(Protocol):
     """Where stored completions are kept. What belongs to another account is not there."""
 
     async def insert(self, item: StoredCompletion) -> None:
-        """Keep a completion."""
+        """Keep a completion.
+
+        Raises:
+            ConflictError: Its id is there already.
+        """
         ...
 
     async def get(self, account_id: AccountId, completion_id: str) -> StoredCompletion | None:
@@ -45,7 +49,14 @@ class StoredCompletionStore(Protocol):
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Page[StoredCompletion]:
-        """Return a page, ordered by creation; every given metadata pair must match."""
+        """Return a page, ordered by creation, then id; every given metadata pair must match.
+
+        With `before` alone, the page is the one that ends at that item, and `has_more` tells of
+        what lies before it.
+
+        Raises:
+            InvalidRequestError: `after` or `before` is not the id of an item of the account.
+        """
         ...
 
     async def set_metadata(

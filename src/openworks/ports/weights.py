@@ -48,6 +48,23 @@ class Weights(Protocol):
             ModelNotFoundError: The repository or the file does not exist.
             PermissionDeniedError: The repository is gated, or private; the message says what to do.
             ProviderError: The Hub could not be reached, or sent bytes that fail their checksum.
+            StorageError: The disk is full, or may not be written.
+        """
+        ...
+
+    async def resolve_file(self, name: str) -> WeightsSource:
+        """Choose the GGUF file, and the vision projector if there is one, that a bare name means.
+
+        What is on this machine already is chosen from first, without the network.
+
+        Args:
+            name: `owner/name` for the preferred quantisation that the repository has, or
+                `owner/name:Q8_0`, or `owner/name:file.gguf`.
+
+        Raises:
+            ModelNotFoundError: There is no such repository, or it has no such GGUF file.
+            PermissionDeniedError: As `fetch` does.
+            ProviderError: As `fetch` does.
         """
         ...
 

@@ -1,0 +1,49 @@
+"""Every other path: a typed error that names it, and says whether OpenAI has it."""
+
+from __future__ import annotations
+
+from openworks.api.context import Context
+from openworks.api.endpoint import Answer
+from openworks.core.errors import NotImplementedEndpointError, UnknownEndpointError
+
+NOUNS = frozenset(
+    {
+        "agents",
+        "assistants",
+        "audio",
+        "batches",
+        "certificates",
+        "chatkit",
+        "containers",
+        "conversations",
+        "decisions",
+        "evals",
+        "files",
+        "fine_tuning",
+        "images",
+        "live",
+        "moderations",
+        "organization",
+        "projects",
+        "realtime",
+        "responses",
+        "skills",
+        "threads",
+        "uploads",
+        "vector_stores",
+        "videos",
+        "webhooks",
+    }
+)
+"""First path segments under `/v1` that OpenAI's SDK calls and this server does not serve yet."""
+
+
+async def answer(context: Context) -> Answer:
+    """Refuse by name."""
+    method, path = context.request.method, context.request.url.path
+    segments = path.strip("/").split("/")
+    if len(segments) > 1 and segments[0] == "v1" and segments[1] in NOUNS:
+        raise NotImplementedEndpointError(
+            f"{method} {path} is part of OpenAI's API, and this server does not serve it yet."
+        )
+    raise UnknownEndpointError(f"Unknown request URL: {method} {path[:300]}.")

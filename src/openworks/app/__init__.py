@@ -1,0 +1,1 @@
+"""The program: settings, wiring, the server and the command line."""

@@ -1,0 +1,139 @@
+"""The HTTP server: routes under uvicorn, with limits that uvicorn leaves to us."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from openworks.api.context import Services
+from openworks.api.routes import starlette_routes
+from openworks.app.settings import ServerConfig, Settings, SettingsError
+from openworks.app.wiring import open_services
+from openworks.services.catalog import Catalog
+from openworks.services.keys import Keys
+
+
+def make_app(services: Services, config: ServerConfig) -> Starlette:
+    """Return the ASGI application."""
+    middleware = []
+    if config.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(config.cors_origins),
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "openai-processing-ms", "retry-after"],
+            )
+        )
+    return Starlette(routes=starlette_routes(services, config.body), middleware=middleware)
+
+
+async def check_access(keys: Keys, host: str) -> None:
+    """Return if the server may listen on `host`.
+
+    Raises:
+        SettingsError: It is reachable from elsewhere and nobody would need a key.
+    """
+    if not is_loopback(host) and not await keys.is_guarded():
+        raise SettingsError(
+            f"Refusing to listen on {host}, where other machines can reach it, without any API "
+            "key. Make one with `openworks keys create --name me`, or set OPENWORKS_ACCESS_TOKEN."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def serve(settings: Settings, catalog: Catalog, *, on_ready: Callable[[str], None]) -> None:
+    """Listen until SIGINT or SIGTERM.
+
+    Args:
+        settings: Of this process.
+        catalog: The models to serve.
+        on_ready: Called with the base URL once requests are welcome.
+    """
+    async with open_services(settings, catalog) as services:
+        await check_access(services.keys, settings.server.host)
+        server = _Server(uvicorn_config(services, settings.server), on_ready)
+        await server.serve()
+
+
+def uvicorn_config(services: Services, config: ServerConfig) -> uvicorn.Config:
+    """Return uvicorn's configuration."""
+    return uvicorn.Config(
+        make_app(services, config),
+        host=config.host,
+        port=config.port,
+        http=protocol_class(config.header_timeout_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=config.max_connections,
+        timeout_graceful_shutdown=int(config.shutdown_grace_s),
+        backlog=2048,
+    )
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens, and on which port."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            self._on_ready(f"http://{host}:{port}")
+
+
+def protocol_class(header_timeout_s: float) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with a limit on how slowly headers may come.
+
+    uvicorn limits only the pause between two requests; a client that sends a header byte a minute
+    would hold its connection for ever.
+    """
+
+    class Protocol(HttpToolsProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait_for_headers()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._wait_for_headers()
+
+        def on_headers_complete(self) -> None:
+            self._header_timer.cancel()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._header_timer.cancel()
+            super().connection_lost(exc)
+
+        def _wait_for_headers(self) -> None:
+            if (timer := getattr(self, "_header_timer", None)) is not None:
+                timer.cancel()
+            self._header_timer: asyncio.TimerHandle = self.loop.call_later(
+                header_timeout_s, self.transport.close
+            )
+
+    return Protocol

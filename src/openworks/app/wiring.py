@@ -1,0 +1,157 @@
+"""Builds every component, opens it in order and closes it in reverse. Alone knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from openworks.api.context import Services
+from openworks.app.settings import Settings
+from openworks.core.clock import Clock, SystemClock
+from openworks.core.ids import new_id
+from openworks.engines.pool import EnginePool
+from openworks.gateway.ledger import LedgerWriter
+from openworks.gateway.observe import CallLog, CallMetrics
+from openworks.gateway.pipeline import Pipeline
+from openworks.ports.catalog import WeightsSource
+from openworks.ports.weights import Progress
+from openworks.services.catalog import Catalog
+from openworks.services.catalog_files import read_catalog
+from openworks.services.keys import Keys
+from openworks.services.stored_completions import StoredCompletions
+from openworks.storage.sql.database import Database, DatabaseConfig
+from openworks.storage.sql.keys import SqlKeyStore
+from openworks.storage.sql.records import SqlRecordStore
+from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
+from openworks.storage.weights.hub import HubConfig, HubWeights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What outlives the process: for commands that need no engine."""
+
+    database: Database
+    keys: Keys
+    records: SqlRecordStore
+    stored_completions: StoredCompletions
+
+
+@asynccontextmanager
+async def open_state(settings: Settings, clock: Clock | None = None) -> AsyncIterator[State]:
+    """Open the database, bringing its tables up to date."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    clock = clock or SystemClock()
+    database = Database(DatabaseConfig(url=settings.database_url))
+    await database.open()
+    try:
+        await database.migrate()
+        yield State(
+            database=database,
+            keys=Keys(SqlKeyStore(database), settings.access, clock=clock, new_id=new_id),
+            records=SqlRecordStore(database),
+            stored_completions=StoredCompletions(SqlStoredCompletionStore(database)),
+        )
+    finally:
+        await database.close()
+
+
+def make_weights(settings: Settings) -> HubWeights:
+    """Return the weights of this machine."""
+    return HubWeights(
+        HubConfig(
+            cache_dir=settings.folder / "hub",
+            endpoint=settings.hub.endpoint,
+            token=settings.hub.token,
+        )
+    )
+
+
+async def make_catalog(
+    settings: Settings, weights: HubWeights, *, on_progress: Progress
+) -> Catalog:
+    """Return the catalogue with the models that the settings name, fetching what is missing.
+
+    The last named model of a task becomes that task's default.
+    """
+    files = read_catalog()
+    catalog = Catalog(files.entries, files.task_aliases, weights=weights, config=settings.catalog)
+    for name in settings.models:
+        entry = catalog.find(name)
+        if entry is not None:
+            source = entry.weights.get("llamacpp")
+            if source is not None and weights.locate(source) is None:
+                await weights.fetch(source, on_progress=on_progress)
+            catalog.set_default(entry)
+        else:
+            source = await _source_of(name, weights, on_progress=on_progress)
+            catalog.serve(source, name if source.path is None else source.path.stem)
+    return catalog
+
+
+async def _source_of(name: str, weights: HubWeights, *, on_progress: Progress) -> WeightsSource:
+    if (path := _local_path(name)) is not None:
+        return WeightsSource(path=path)
+    source = WeightsSource(repo=name)
+    if weights.locate(source) is None:
+        source = await weights.resolve_file(name)
+        await weights.fetch(source, on_progress=on_progress)
+    return source
+
+
+def _local_path(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    return path.resolve() if path.exists() or name.endswith(".gguf") else None
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[Services]:
+    """Open everything that the server needs."""
+    clock = SystemClock()
+    registry = CollectorRegistry()
+    async with open_state(settings, clock) as state:
+        ledger = LedgerWriter(state.records, clock=clock)
+        engines = EnginePool(settings.engines, clock=clock)
+        ledger.open()
+        preloads = [
+            asyncio.create_task(_preload(engines, catalog, name))
+            for name, model in settings.catalog.models.items()
+            if model.pinned
+        ]
+        try:
+            yield Services(
+                pipeline=Pipeline(
+                    models=catalog,
+                    engines=engines,
+                    recorders=[ledger, CallMetrics(registry), CallLog()],
+                    clock=clock,
+                ),
+                catalog=catalog,
+                engines=engines,
+                keys=state.keys,
+                stored_completions=state.stored_completions,
+                registry=registry,
+                clock=clock,
+                new_id=new_id,
+            )
+        finally:
+            for task in preloads:
+                task.cancel()
+            await asyncio.gather(*preloads, return_exceptions=True)
+            await engines.close()
+            await ledger.close()
+
+
+async def _preload(engines: EnginePool, catalog: Catalog, name: str) -> None:
+    """Load a pinned model ahead of its first request; a failure is the first request's to tell."""
+    try:
+        await engines.preload(catalog.resolve(name))
+    except Exception:
+        log.exception("engine.preload_failed", extra={"model": name})

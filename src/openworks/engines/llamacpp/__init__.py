@@ -1,0 +1,1 @@
+"""llama.cpp, through the `xllamacpp` wheel: every GGUF model."""

@@ -1,0 +1,74 @@
+"""A deployment as llama.cpp's parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import xllamacpp
+
+from openworks.core.errors import InvalidRequestError
+from openworks.ports.catalog import Deployment
+
+SMALL_MODEL_BYTES = 64 * 1024 * 1024
+"""Under this size a second thread costs more in waiting than it computes (measured: 0.1 ms a step
+on one thread, and 230 ms on two when another process wants a core)."""
+
+PROMPT_CACHE_MIB = 256
+"""Host memory for prompts whose slot was taken by another conversation."""
+
+
+def common_params(deployment: Deployment, socket: Path) -> xllamacpp.CommonParams:
+    """Return the parameters with which llama.cpp serves `deployment`.
+
+    Args:
+        deployment: Its `context_tokens` is what one request may use; llama.cpp's own `n_ctx` is
+            the sum over all slots.
+        socket: Where llama.cpp may put the HTTP port that it opens in any case.
+    """
+    params = xllamacpp.CommonParams()
+    params.model.path = str(deployment.weights)
+    if deployment.mmproj is not None:
+        params.mmproj.path = str(deployment.mmproj)
+    params.hostnames = [str(socket)]
+    params.verbosity = 1  # errors; its ordinary chatter tells a user nothing
+    params.n_batch = 512  # prompts are read in such steps; a request can be cancelled between two
+    params.n_parallel = deployment.parallel
+    params.n_ctx = (deployment.context_tokens or 0) * deployment.parallel
+    params.fit_params = False  # it would shrink the context silently
+    params.ctx_shift = False  # it would drop the beginning of a conversation silently
+    params.cache_ram_mib = PROMPT_CACHE_MIB
+    params.warmup = False
+    params.ui = False
+    threads = deployment.threads or default_threads(deployment.weights.stat().st_size)
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    _set_task(params, deployment)
+    if deployment.entry.template:
+        params.chat_template = deployment.entry.template
+        params.use_jinja = False  # with Jinja on, a built-in template's name is read as a template
+    return params
+
+
+def default_threads(size_bytes: int) -> int:
+    """How many threads decode fastest: one for tiny models, otherwise one for each core."""
+    return 1 if size_bytes < SMALL_MODEL_BYTES else max(1, len(os.sched_getaffinity(0)))
+
+
+def _set_task(params: xllamacpp.CommonParams, deployment: Deployment) -> None:
+    match deployment.entry.task:
+        case "text-generation":
+            pass
+        case "text-embeddings":
+            params.embedding = True
+        case "rerank":
+            params.embedding = True
+            params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+        case task:
+            raise InvalidRequestError(
+                f"llama.cpp does not serve {task}, the task of {deployment.id!r}."
+            )
+    if params.embedding:
+        # llama.cpp wants a whole input in one physical batch.
+        params.n_batch = max(params.n_batch, deployment.context_tokens or 0)
+        params.n_ubatch = params.n_batch

@@ -1,0 +1,250 @@
+"""Which models are loaded: on first use, kept warm, the least recently used out for another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from openworks.core.clock import Clock
+from openworks.core.errors import EngineOverloadedError, ModelUnavailableError
+from openworks.engines.client import EngineProcess
+from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, Reranked
+from openworks.engines.supervisor import RestartConfig, Supervisor
+from openworks.ports.catalog import Deployment
+from openworks.ports.engines import Residency
+from openworks.ports.text import (
+    ChatModel,
+    ChatRequest,
+    CompletionModel,
+    CompletionRequest,
+    Embedder,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Reranker,
+    RerankRequest,
+    RerankResult,
+    TextChunk,
+)
+
+log = logging.getLogger(__name__)
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginesConfig:
+    """The engine processes of this machine."""
+
+    memory_budget_gib: float | None = None
+    """Memory that all loaded models may take together; None for 80 % of the machine's."""
+    max_queue: int = 64
+    """Requests that may wait for a slot of one model; more get a 429."""
+    restart: RestartConfig = RestartConfig()
+    """Restarts after a crash."""
+
+
+class EnginePool:
+    """Every engine process, by deployment id. Implements `ports.engines.Engines`."""
+
+    def __init__(self, config: EnginesConfig, *, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._runtime = tempfile.TemporaryDirectory(prefix="openworks-")
+        self._budget_bytes = (
+            int(config.memory_budget_gib * _GIB)
+            if config.memory_budget_gib is not None
+            else physical_memory_bytes() * 8 // 10
+        )
+        self._supervisors: OrderedDict[str, Supervisor] = OrderedDict()  # least recent first
+        self._leases: dict[str, int] = {}
+        self._room = asyncio.Lock()
+
+    def chat(self, deployment: Deployment) -> ChatModel:
+        return _Chat(self, deployment)
+
+    def completions(self, deployment: Deployment) -> CompletionModel:
+        return _Completions(self, deployment)
+
+    def embedder(self, deployment: Deployment) -> Embedder:
+        return _Embedder(self, deployment)
+
+    def reranker(self, deployment: Deployment) -> Reranker:
+        return _Reranker(self, deployment)
+
+    def residency(self) -> Sequence[Residency]:
+        return [
+            Residency(
+                deployment=id_,
+                engine=supervisor.deployment.engine,
+                state=supervisor.state,
+                pinned=supervisor.deployment.pinned,
+                pid=supervisor.current.pid if supervisor.current else None,
+                memory_bytes=memory_of(supervisor),
+                in_flight=self._leases.get(id_, 0),
+                restarts=supervisor.restarts,
+                load_s=supervisor.load_s,
+            )
+            for id_, supervisor in reversed(self._supervisors.items())
+        ]
+
+    async def preload(self, deployment: Deployment) -> None:
+        """Load a model before its first request."""
+        await (await self._supervisor(deployment)).process()
+
+    async def close(self) -> None:
+        """End every process; what is in flight is told."""
+        await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors.values()))
+        self._supervisors.clear()
+        self._runtime.cleanup()
+
+    @asynccontextmanager
+    async def lease(self, deployment: Deployment) -> AsyncIterator[EngineProcess]:
+        """Hold a ready process of `deployment`; while held, it is not evicted.
+
+        Raises:
+            EngineOverloadedError: Too many requests hold it already.
+            ModelUnavailableError: There is no room, or it cannot be loaded.
+        """
+        held = self._leases.get(deployment.id, 0)
+        if held >= deployment.parallel + self._config.max_queue:
+            raise EngineOverloadedError(
+                f"Model {deployment.id!r} has {held} requests waiting or running, which is its "
+                "limit.",
+                retry_after_s=1.0,
+            )
+        self._leases[deployment.id] = held + 1
+        try:
+            supervisor = await self._supervisor(deployment)
+            yield await supervisor.process()
+        finally:
+            self._leases[deployment.id] -= 1
+
+    async def _supervisor(self, deployment: Deployment) -> Supervisor:
+        """Return the supervisor, now the most recently used; make room for a new one."""
+        if deployment.id not in self._supervisors:
+            async with self._room:
+                if deployment.id not in self._supervisors:
+                    await self._make_room(deployment)
+                    self._supervisors[deployment.id] = Supervisor(
+                        deployment,
+                        runtime_dir=Path(self._runtime.name),
+                        clock=self._clock,
+                        config=self._config.restart,
+                    )
+        self._supervisors.move_to_end(deployment.id)
+        return self._supervisors[deployment.id]
+
+    async def _make_room(self, deployment: Deployment) -> None:
+        """Evict idle models, least recently used first, until `deployment` fits."""
+        if deployment.memory_bytes > self._budget_bytes:
+            raise ModelUnavailableError(
+                f"Model {deployment.id!r} needs {_gib(deployment.memory_bytes)}, more than the "
+                f"budget of {_gib(self._budget_bytes)}; raise engines.memory_budget_gib, or lower "
+                "the model's context_tokens or parallel.",
+                code="model_too_large",
+            )
+        while self._used_bytes() + deployment.memory_bytes > self._budget_bytes:
+            victim = self._least_recently_used()
+            if victim is None:
+                raise ModelUnavailableError(
+                    f"No memory for model {deployment.id!r}: it needs "
+                    f"{_gib(deployment.memory_bytes)}, {_gib(self._used_bytes())} of "
+                    f"{_gib(self._budget_bytes)} are taken, and every loaded model is busy or "
+                    "pinned.",
+                    code="insufficient_memory",
+                    retry_after_s=5.0,
+                )
+            log.info("engine.evicted", extra={"deployment": victim, "for": deployment.id})
+            await self._supervisors.pop(victim).stop()
+
+    def _least_recently_used(self) -> str | None:
+        for id_, supervisor in self._supervisors.items():
+            if not self._leases.get(id_) and not supervisor.deployment.pinned:
+                return id_
+        return None
+
+    def _used_bytes(self) -> int:
+        return sum(memory_of(supervisor) for supervisor in self._supervisors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Chat:
+    pool: EnginePool
+    deployment: Deployment
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[TextChunk, None]:
+        async with (
+            self.pool.lease(self.deployment) as process,
+            aclosing(process.stream(lambda id_: Chat(id=id_, request=request))) as chunks,
+        ):
+            async for chunk in chunks:
+                yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Completions:
+    pool: EnginePool
+    deployment: Deployment
+
+    async def stream(self, request: CompletionRequest) -> AsyncGenerator[TextChunk, None]:
+        async with (
+            self.pool.lease(self.deployment) as process,
+            aclosing(process.stream(lambda id_: Complete(id=id_, request=request))) as chunks,
+        ):
+            async for chunk in chunks:
+                yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedder:
+    pool: EnginePool
+    deployment: Deployment
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        async with self.pool.lease(self.deployment) as process:
+            answer = await process.ask(lambda id_: Embed(id=id_, request=request), Embedded)
+        return answer.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Reranker:
+    pool: EnginePool
+    deployment: Deployment
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        async with self.pool.lease(self.deployment) as process:
+            answer = await process.ask(lambda id_: Rerank(id=id_, request=request), Reranked)
+        return answer.result
+
+
+def memory_of(supervisor: Supervisor) -> int:
+    """The larger of what a model was expected to take and what its process holds now."""
+    expected = supervisor.deployment.memory_bytes
+    if supervisor.current is None:
+        return expected
+    return max(expected, resident_bytes(supervisor.current.pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident set of a process; 0 where the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def physical_memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / _GIB:.2f} GiB"

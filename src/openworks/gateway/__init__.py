@@ -1,0 +1,1 @@
+"""What happens around one model call, whatever the route it came by."""

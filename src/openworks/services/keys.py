@@ -1,0 +1,166 @@
+"""API keys: made once, kept as hashes, looked up quickly."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from openworks.core.clock import Clock
+from openworks.core.errors import AppError, AuthenticationError, NotFoundError
+from openworks.core.ids import AccountId, KeyId, NewId
+from openworks.ports.calls import Principal, Scope
+from openworks.ports.keys import ApiKey, KeyStore
+
+SECRET_PREFIX = "sk-ow-"
+DEFAULT_ACCOUNT = AccountId("default")
+
+_CACHE_SIZE = 10_000
+_FRESH_S = 2.0
+"""A revoked key works for at most this long on another process's server."""
+_STALE_S = 600.0
+"""When the database cannot be asked, a key seen within this time still works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessConfig:
+    """Who may call."""
+
+    token: str | None = None
+    """One secret with every right, for a server of one person; OPENWORKS_ACCESS_TOKEN sets it."""
+
+    def __repr__(self) -> str:
+        return f"AccessConfig(token={'***' if self.token else None})"
+
+
+class Keys:
+    """Makes and checks keys."""
+
+    def __init__(
+        self, store: KeyStore, config: AccessConfig, *, clock: Clock, new_id: NewId
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._new_id = new_id
+        self._seen: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
+        self._guarded: tuple[float, bool] | None = None
+
+    async def create(
+        self,
+        *,
+        name: str,
+        account_id: AccountId = DEFAULT_ACCOUNT,
+        scopes: Iterable[Scope] = ("inference",),
+        allowed_models: Iterable[str] | None = None,
+        expires_at_s: float | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Make a key; return it with its secret, which is not kept and cannot be shown again."""
+        secret = self._new_id(SECRET_PREFIX)
+        key = ApiKey(
+            id=KeyId(self._new_id("key_")),
+            account_id=account_id,
+            name=name,
+            hash=hash_secret(secret),
+            hint=f"{secret[: len(SECRET_PREFIX) + 3]}...{secret[-4:]}",
+            scopes=frozenset(scopes),
+            allowed_models=None if allowed_models is None else frozenset(allowed_models),
+            created_at_s=self._clock.now_s(),
+            expires_at_s=expires_at_s,
+        )
+        await self._store.insert(key)
+        return key, secret
+
+    async def list(self) -> Sequence[ApiKey]:
+        """Return every key, oldest first."""
+        return await self._store.list()
+
+    async def revoke(self, key_id: KeyId) -> None:
+        """Make a key useless.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+        if not await self._store.revoke(key_id, at_s=self._clock.now_s()):
+            raise NotFoundError(f"No key found with id {key_id!r}.")
+        self._seen.clear()
+
+    async def is_guarded(self) -> bool:
+        """Whether a secret is needed: an access token is set, or a key is active."""
+        if self._config.token is not None:
+            return True
+        now_s = self._clock.monotonic_s()
+        if self._guarded is None or now_s - self._guarded[0] > _FRESH_S:
+            try:
+                count = await self._store.count_active(now_s=self._clock.now_s())
+            except AppError:
+                if self._guarded is None:
+                    raise
+                return self._guarded[1]
+            self._guarded = (now_s, count > 0)
+        return self._guarded[1]
+
+    async def check_store(self) -> None:
+        """Return if the store of keys answers; raise its error otherwise."""
+        await self._store.count_active(now_s=self._clock.now_s())
+
+    async def authenticate(self, secret: str | None) -> Principal:
+        """Return who shows `secret`; on an unguarded server, everybody is the default account.
+
+        Raises:
+            AuthenticationError: It is missing, unknown, revoked or expired.
+        """
+        if not await self.is_guarded():
+            return Principal(account_id=DEFAULT_ACCOUNT)
+        if not secret:
+            raise AuthenticationError(
+                "You didn't provide an API key. Send it in an Authorization header: "
+                "Authorization: Bearer YOUR_KEY. Make one with: openworks keys create",
+                code="missing_api_key",
+            )
+        token = self._config.token
+        if token is not None and hmac.compare_digest(token.encode(), secret.encode()):
+            return Principal(account_id=DEFAULT_ACCOUNT)
+        key = await self._look_up(hash_secret(secret))
+        if key is None or not is_active(key, self._clock.now_s()):
+            raise AuthenticationError(f"Incorrect API key provided: {masked(secret)}.")
+        return Principal(
+            account_id=key.account_id,
+            key_id=key.id,
+            scopes=key.scopes,
+            allowed_models=key.allowed_models,
+        )
+
+    async def _look_up(self, key_hash: str) -> ApiKey | None:
+        now_s = self._clock.monotonic_s()
+        cached = self._seen.get(key_hash)
+        if cached is not None and now_s - cached[0] < _FRESH_S:
+            return cached[1]
+        try:
+            key = await self._store.get_by_hash(key_hash)
+        except AppError:
+            if cached is not None and now_s - cached[0] < _STALE_S:
+                return cached[1]
+            raise
+        self._seen[key_hash] = (now_s, key)
+        self._seen.move_to_end(key_hash)
+        if len(self._seen) > _CACHE_SIZE:
+            self._seen.popitem(last=False)
+        return key
+
+
+def is_active(key: ApiKey, now_s: float) -> bool:
+    """Whether a key is neither revoked nor expired."""
+    return key.revoked_at_s is None and (key.expires_at_s is None or now_s < key.expires_at_s)
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256 in hex; the secrets are random, so a slow hash would protect nothing more."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def masked(secret: str) -> str:
+    """Enough of a secret to recognise it, too little to use it."""
+    return f"{secret[:3]}***{secret[-4:]}" if len(secret) > 12 else "***"

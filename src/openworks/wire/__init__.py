@@ -1,0 +1,1 @@
+"""The shapes on the network, one package per dialect."""

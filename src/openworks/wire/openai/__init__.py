@@ -1,0 +1,1 @@
+"""The OpenAI dialect: requests checked against the types of the `openai` package."""
