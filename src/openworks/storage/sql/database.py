@@ -1,0 +1,198 @@
+"""One database: its connections, its migrations, and all that differs between dialects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Column, Connection, Table, TableValuedAlias, event, func, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from openworks.core.errors import ConflictError, StorageError
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 0x6F70656E  # Postgres names its advisory locks by number
+_WRITES = "openworks_writes"
+_CONFLICT = "It exists already."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseConfig:
+    """Which database, and how patient to be with it."""
+
+    url: str = field(repr=False)  # it may hold a password
+    """`sqlite:////var/lib/openworks/state.db` or `postgresql://user:password@host/name`."""
+    busy_timeout_s: float = 10.0
+    """Seconds to wait for another process to end its write (SQLite)."""
+
+
+class Database:
+    """A pool of connections; `read` and `write` are the only ways in.
+
+    Library errors leave both as `StorageError`, a broken constraint as `ConflictError`.
+    """
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self._config = config
+        self._engine: AsyncEngine | None = None
+        # SQLite has one writer. Those of this process queue here, in order of arrival; only another
+        # process is waited for inside SQLite, which polls.
+        self._sqlite_writer = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Connect, making SQLite's file and folder if they are not there.
+
+        Raises:
+            StorageError: The URL is wrong, or nothing answers there.
+        """
+        with _translated():
+            url = _with_async_driver(make_url(self._config.url))
+            if url.get_backend_name() == "sqlite":
+                self._engine = _sqlite_engine(url, busy_timeout_s=self._config.busy_timeout_s)
+            else:
+                self._engine = create_async_engine(
+                    url, json_serializer=_dump_json, pool_pre_ping=True
+                )
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def migrate(self) -> None:
+        """Bring the tables to this version; servers that start together take turns.
+
+        Raises:
+            StorageError: The database was written by a newer version.
+        """
+        async with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                await connection.execute(func.pg_advisory_xact_lock(_MIGRATION_LOCK).select())
+            try:
+                await connection.run_sync(_upgrade)
+            except CommandError as error:
+                raise StorageError(f"The database could not be migrated: {error}.") from error
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection with one consistent view; what is written on it is not kept."""
+        with _translated():
+            async with self._open_engine().connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(
+        self, *, conflict: str = "It exists already."
+    ) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection in a transaction that ends with the block: all of it or nothing.
+
+        Args:
+            conflict: What the caller is told when a constraint is broken.
+        """
+        engine = self._open_engine()
+        queue = self._sqlite_writer if engine.dialect.name == "sqlite" else nullcontext()
+        with _translated(conflict):
+            async with queue, engine.connect() as connection:
+                await connection.execution_options(**{_WRITES: True})
+                async with connection.begin():
+                    yield connection
+
+    def _open_engine(self) -> AsyncEngine:
+        if self._engine is None:
+            raise StorageError("The database is not open.")
+        return self._engine
+
+
+def insert_or_ignore(
+    connection: AsyncConnection, table: Table
+) -> sqlite.Insert | postgresql.Insert:
+    """Begin an INSERT that leaves rows alone whose key is there already."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def json_pairs(connection: AsyncConnection, column: Column[Any]) -> TableValuedAlias:
+    """Read a column's JSON object as rows of `key` and `value`, whatever characters a key has."""
+    if connection.dialect.name == "postgresql":
+        return func.json_each_text(column).table_valued("key", "value")
+    return func.json_each(column).table_valued("key", "value")
+
+
+def _with_async_driver(url: URL) -> URL:
+    driver = _DRIVERS.get(url.drivername)
+    return url if driver is None else url.set(drivername=driver)
+
+
+def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
+    options: dict[str, Any] = {}
+    if url.database in (None, "", ":memory:"):
+        # A database in memory lives in its connection; sharing it would mix transactions up.
+        options = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+    else:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(url, json_serializer=_dump_json, **options)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: DBAPIConnection, _record: object) -> None:
+        # The driver would begin transactions late, and never for SELECT or CREATE TABLE; see
+        # https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {int(busy_timeout_s * 1000)}",  # first: the next one may have to wait
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later fails at once if another wrote between.
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _dump_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextmanager
+def _translated(conflict: str = _CONFLICT) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise ConflictError(conflict) from error
+    except SQLAlchemyError as error:
+        # The driver's own words: SQLAlchemy's would carry the statement and its values.
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise StorageError(f"The database failed: {reason}.") from error
+    except OSError as error:  # asyncpg's, when nothing answers
+        raise StorageError(f"The database cannot be reached: {error}.") from error

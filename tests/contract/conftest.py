@@ -1,0 +1,83 @@
+"""The adapters that every contract suite runs over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from sqlalchemy import text
+
+from openworks.ports.calls import RecordStore
+from openworks.ports.keys import KeyStore
+from openworks.ports.stored_completions import StoredCompletionStore
+from openworks.storage.sql.database import Database, DatabaseConfig
+from openworks.storage.sql.keys import SqlKeyStore
+from openworks.storage.sql.records import SqlRecordStore
+from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
+from tests.fakes import MemoryKeyStore, MemoryRecordStore, MemoryStoredCompletionStore
+
+# A database that the tests may empty, as `postgresql://user:password@host/name`.
+POSTGRES_URL = os.environ.get("OPENWORKS_TEST_POSTGRES_URL")
+ADAPTERS = ("memory", "sqlite", *(("postgres",) if POSTGRES_URL else ()))
+
+OpenDatabase: TypeAlias = Callable[[str], AbstractAsyncContextManager[Database]]
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def open_database(tmp_path: Path) -> OpenDatabase:
+    """Open an empty database with all its tables."""
+
+    @asynccontextmanager
+    async def opened(adapter: str) -> AsyncIterator[Database]:
+        url = f"sqlite:///{tmp_path / 'state.db'}" if adapter == "sqlite" else str(POSTGRES_URL)
+        database = Database(DatabaseConfig(url=url))
+        await database.open()
+        try:
+            if adapter == "postgres":
+                async with database.write() as connection:
+                    await connection.execute(text("DROP SCHEMA public CASCADE"))
+                    await connection.execute(text("CREATE SCHEMA public"))
+            await database.migrate()
+            yield database
+        finally:
+            await database.close()
+
+    return opened
+
+
+@pytest.fixture
+async def key_store(adapter: str, open_database: OpenDatabase) -> AsyncIterator[KeyStore]:
+    if adapter == "memory":
+        yield MemoryKeyStore()
+        return
+    async with open_database(adapter) as database:
+        yield SqlKeyStore(database)
+
+
+@pytest.fixture
+async def record_store(adapter: str, open_database: OpenDatabase) -> AsyncIterator[RecordStore]:
+    if adapter == "memory":
+        yield MemoryRecordStore()
+        return
+    async with open_database(adapter) as database:
+        yield SqlRecordStore(database)
+
+
+@pytest.fixture
+async def stored_completion_store(
+    adapter: str, open_database: OpenDatabase
+) -> AsyncIterator[StoredCompletionStore]:
+    if adapter == "memory":
+        yield MemoryStoredCompletionStore()
+        return
+    async with open_database(adapter) as database:
+        yield SqlStoredCompletionStore(database)
