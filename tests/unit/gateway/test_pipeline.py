@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from openworks.core.errors import (
+    AppError,
+    EngineCrashedError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+)
+from openworks.core.ids import AccountId, RequestId
+from openworks.gateway.pipeline import Pipeline
+from openworks.ports.calls import Call, CallRecord, Principal, Usage
+from openworks.ports.catalog import Deployment, ModelEntry, Price
+from openworks.ports.engines import Residency
+from openworks.ports.text import (
+    ChatRequest,
+    CompletionModel,
+    Embedder,
+    Reranker,
+    TextChunk,
+)
+from tests.fakes import FakeClock
+
+REQUEST = ChatRequest(messages=[{"role": "user", "content": "hi"}])
+PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
+
+
+@dataclass
+class FakeModels:
+    def resolve(self, name: str) -> Deployment:
+        if name not in {"alias", "model", "other"}:
+            raise ModelNotFoundError(f"The model {name!r} does not exist.")
+        entry = ModelEntry(id="model", name="Model", task="text-generation", price=PRICE)
+        return Deployment(entry=entry, engine="llamacpp", weights=Path("model.gguf"))
+
+
+@dataclass
+class FakeChat:
+    clock: FakeClock
+    error: AppError | None = None
+    closed: bool = False
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[TextChunk, None]:
+        try:
+            yield TextChunk(usage=Usage(prompt_tokens=10))
+            self.clock.advance(0.25)
+            yield TextChunk(content="a", usage=Usage(prompt_tokens=10, completion_tokens=1))
+            self.clock.advance(0.75)
+            await asyncio.sleep(0)
+            if self.error is not None:
+                raise self.error
+            yield TextChunk(content="b", usage=Usage(prompt_tokens=10, completion_tokens=2))
+        finally:
+            self.closed = True
+
+
+@dataclass
+class FakeEngines:
+    model: FakeChat
+
+    def chat(self, deployment: Deployment) -> FakeChat:
+        return self.model
+
+    def completions(self, deployment: Deployment) -> CompletionModel:
+        raise NotImplementedError
+
+    def embedder(self, deployment: Deployment) -> Embedder:
+        raise NotImplementedError
+
+    def reranker(self, deployment: Deployment) -> Reranker:
+        raise NotImplementedError
+
+    def residency(self) -> Sequence[Residency]:
+        return []
+
+
+@dataclass
+class Recorded:
+    records: list[CallRecord] = field(default_factory=list)
+
+    async def record(self, record: CallRecord) -> None:
+        self.records.append(record)
+
+
+@dataclass
+class World:
+    clock: FakeClock
+    chat: FakeChat
+    recorded: Recorded
+    pipeline: Pipeline
+
+    @property
+    def record(self) -> CallRecord:
+        (record,) = self.recorded.records
+        return record
+
+
+@pytest.fixture
+def world() -> World:
+    clock = FakeClock()
+    chat, recorded = FakeChat(clock), Recorded()
+    pipeline = Pipeline(
+        models=FakeModels(), engines=FakeEngines(chat), recorders=[recorded], clock=clock
+    )
+    return World(clock, chat, recorded, pipeline)
+
+
+def call(model: str = "alias", allowed: frozenset[str] | None = None) -> Call:
+    principal = Principal(account_id=AccountId("default"), allowed_models=allowed)
+    return Call(
+        request_id=RequestId("req_1"), principal=principal, route="/v1/x", model=model, stream=True
+    )
+
+
+async def run(world: World, made: Call) -> str:
+    async with aclosing(world.pipeline.chat(made, REQUEST)) as chunks:
+        return "".join([chunk.content async for chunk in chunks])
+
+
+async def test_call_leaves_one_record_with_tokens_cost_and_latencies(world: World) -> None:
+    assert await run(world, call()) == "ab"
+    record = world.record
+    assert record.deployment == "model"
+    assert record.usage == Usage(prompt_tokens=10, completion_tokens=2)
+    assert record.cost_usd == pytest.approx(14e-6)
+    assert record.first_token_ms == pytest.approx(250)
+    assert record.duration_ms == pytest.approx(1000)
+    assert (record.outcome, record.status) == ("ok", 200)
+
+
+async def test_client_that_leaves_ends_the_engine_and_is_recorded_with_its_tokens(
+    world: World,
+) -> None:
+    chunks = world.pipeline.chat(call(), REQUEST)
+    await anext(chunks)
+    await anext(chunks)
+    await chunks.aclose()
+    assert world.chat.closed
+    assert (world.record.outcome, world.record.status) == ("client_closed", 499)
+    assert world.record.usage.completion_tokens == 1
+
+
+async def test_cancelled_task_is_recorded_as_a_client_that_left(world: World) -> None:
+    task = asyncio.create_task(run(world, call()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.record.outcome == "client_closed"
+
+
+async def test_engine_that_dies_in_the_middle_is_recorded_with_what_was_made(world: World) -> None:
+    world.chat.error = EngineCrashedError("It died.")
+    with pytest.raises(EngineCrashedError):
+        await run(world, call())
+    record = world.record
+    assert (record.outcome, record.status, record.error_code) == ("error", 503, "engine_crashed")
+    assert record.usage.completion_tokens == 1
+
+
+async def test_unknown_model_is_recorded_without_a_deployment(world: World) -> None:
+    with pytest.raises(ModelNotFoundError):
+        await run(world, call("nobody"))
+    assert world.record.deployment is None
+    assert world.record.status == 404
+
+
+@pytest.mark.parametrize("allowed", [{"alias"}, {"model"}])
+async def test_key_may_use_a_model_by_the_name_called_or_by_its_id(
+    world: World, allowed: set[str]
+) -> None:
+    assert await run(world, call(allowed=frozenset(allowed))) == "ab"
+
+
+async def test_key_may_not_use_another_model(world: World) -> None:
+    with pytest.raises(PermissionDeniedError):
+        await run(world, call(allowed=frozenset({"else"})))
+    assert world.record.status == 403
+
+
+async def test_model_for_another_task_is_refused(world: World) -> None:
+    from openworks.ports.text import EmbeddingRequest
+
+    with pytest.raises(InvalidRequestError, match="text-generation, not for text-embeddings"):
+        await world.pipeline.embed(call(), EmbeddingRequest(inputs=["hi"]))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+
+from openworks.core.errors import AuthenticationError, ModelUnavailableError, NotFoundError
+from openworks.core.ids import AccountId, KeyId, new_id
+from openworks.ports.keys import ApiKey
+from openworks.services.keys import AccessConfig, Keys, hash_secret
+from tests.fakes import CountingIds, FakeClock, MemoryKeyStore
+
+
+class BreakableStore(MemoryKeyStore):
+    """A key store that can be made to fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = False
+
+    async def get_by_hash(self, key_hash: str) -> ApiKey | None:
+        self._check()
+        return await super().get_by_hash(key_hash)
+
+    async def count_active(self, *, now_s: float) -> int:
+        self._check()
+        return await super().count_active(now_s=now_s)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise ModelUnavailableError("The database is gone.")
+
+
+@pytest.fixture
+def store() -> BreakableStore:
+    return BreakableStore()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def keys(store: BreakableStore, clock: FakeClock) -> Keys:
+    return Keys(store, AccessConfig(), clock=clock, new_id=CountingIds())
+
+
+async def test_server_without_keys_lets_everybody_in_as_the_default_account(keys: Keys) -> None:
+    assert (await keys.authenticate(None)).account_id == "default"
+
+
+async def test_first_key_closes_the_server(keys: Keys, clock: FakeClock) -> None:
+    await keys.authenticate(None)
+    _, secret = await keys.create(name="me", account_id=AccountId("acme"))
+    clock.advance(3)
+    with pytest.raises(AuthenticationError, match="didn't provide"):
+        await keys.authenticate(None)
+    assert (await keys.authenticate(secret)).account_id == "acme"
+
+
+async def test_secret_is_kept_as_a_hash_alone(store: BreakableStore, clock: FakeClock) -> None:
+    keys = Keys(store, AccessConfig(), clock=clock, new_id=new_id)
+    key, secret = await keys.create(name="me")
+    assert key.hash == hash_secret(secret)
+    (kept,) = await store.list()
+    assert secret not in repr(kept)
+
+
+async def test_revoked_key_stops_working_within_seconds(keys: Keys, clock: FakeClock) -> None:
+    key, secret = await keys.create(name="me")
+    await keys.create(name="another")
+    await keys.authenticate(secret)
+    await keys.revoke(key.id)
+    clock.advance(3)
+    with pytest.raises(AuthenticationError, match="Incorrect API key"):
+        await keys.authenticate(secret)
+
+
+async def test_expired_key_stops_working(keys: Keys, clock: FakeClock) -> None:
+    _, secret = await keys.create(name="me", expires_at_s=clock.now_s() + 60)
+    await keys.create(name="another")
+    await keys.authenticate(secret)
+    clock.advance(61)
+    with pytest.raises(AuthenticationError):
+        await keys.authenticate(secret)
+
+
+async def test_message_about_a_wrong_key_does_not_repeat_it(keys: Keys) -> None:
+    await keys.create(name="me")
+    with pytest.raises(AuthenticationError) as caught:
+        await keys.authenticate("sk-ow-somebody-elses-secret")
+    assert "somebody" not in caught.value.message
+
+
+async def test_access_token_of_the_settings_opens_everything(
+    store: BreakableStore, clock: FakeClock
+) -> None:
+    config = AccessConfig(token="open-sesame")
+    keys = Keys(store, config, clock=clock, new_id=CountingIds())
+    assert (await keys.authenticate("open-sesame")).scopes == {"inference", "admin"}
+    with pytest.raises(AuthenticationError):
+        await keys.authenticate("open-says-me")
+    assert "sesame" not in repr(config)
+
+
+async def test_known_keys_work_while_the_database_is_gone(
+    keys: Keys, store: BreakableStore, clock: FakeClock
+) -> None:
+    _, secret = await keys.create(name="me")
+    await keys.authenticate(secret)
+    store.broken = True
+    clock.advance(60)
+    assert (await keys.authenticate(secret)).key_id is not None
+    with pytest.raises(ModelUnavailableError):
+        await keys.authenticate("sk-ow-never-seen")
+    clock.advance(3600)
+    with pytest.raises(ModelUnavailableError):
+        await keys.authenticate(secret)
+
+
+async def test_revoking_an_unknown_key_names_it(keys: Keys) -> None:
+    with pytest.raises(NotFoundError, match="'key_nobody'"):
+        await keys.revoke(KeyId("key_nobody"))
