@@ -1,0 +1,1 @@
+"""Measurements: each prints its hardware, its command, and ratios taken in one run."""
