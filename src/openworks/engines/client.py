@@ -73,16 +73,20 @@ class EngineProcess:
         """Start a process for `deployment`; its socket lies in `runtime_dir`."""
         socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
         address = f"ipc://{runtime_dir / f'engine-{next(_SOCKET_NUMBERS)}'}"
-        socket.bind(address)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "openworks.engines.host",
-            address,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        try:
+            socket.bind(address)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "openworks.engines.host",
+                address,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        except BaseException:  # also when cancelled: asyncio ends the process, we the socket
+            socket.close(linger=0)
+            raise
         assert process.stdin is not None
         process.stdin.write(encode_deployment(deployment))
         return cls(deployment, process, socket)
@@ -91,6 +95,11 @@ class EngineProcess:
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child has not ended."""
+        return self._process.returncode is None
 
     @property
     def in_flight(self) -> int:

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _STABLE_S = 30.0
 """An engine that lived this long has proved itself: its next failure counts as the first."""
 
+_NOTICE_S = 0.01
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartConfig:
@@ -73,15 +75,23 @@ class Supervisor:
             self._start()
         elif self.state == "backing_off" and left_s > self._config.load_wait_s:
             raise self._unavailable(left_s)
-        assert self._ready is not None
         try:
             async with asyncio.timeout(self._config.load_wait_s):
-                return await asyncio.shield(self._ready)
+                return await self._living()
         except TimeoutError:
             raise ModelLoadingError(
                 f"Model {self.deployment.id!r} is still being loaded.",
                 retry_after_s=max(1.0, self.load_s or 5.0),
             ) from None
+
+    async def _living(self) -> EngineProcess:
+        """Wait for a ready process that has not just died, before the keeper has seen it."""
+        while True:
+            assert self._ready is not None
+            process = await asyncio.shield(self._ready)
+            if process.is_alive:
+                return process
+            await asyncio.sleep(_NOTICE_S)
 
     async def stop(self) -> None:
         """End the process and do not start it again until it is asked for."""
