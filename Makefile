@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 RUN_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: run test check format bench clean
+.PHONY: run test check format docs bench clean
 
 run: $(STAMP)
 	$(BIN)/openworks serve $(RUN_ARGS)
@@ -23,6 +23,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	$(BIN)/python -m tools.generate_docs
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.serving

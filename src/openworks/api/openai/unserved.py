@@ -12,9 +12,9 @@ NOUNS = frozenset(
         "assistants",
         "audio",
         "batches",
-        "certificates",
         "chatkit",
         "containers",
+        "content_provenance_checks",
         "conversations",
         "decisions",
         "evals",
@@ -27,12 +27,15 @@ NOUNS = frozenset(
         "projects",
         "realtime",
         "responses",
+        "safety",
         "skills",
         "threads",
         "uploads",
+        "vaults",
         "vector_stores",
         "videos",
-        "webhooks",
+        "webhook_endpoints",
+        "webhook_event_types",
     }
 )
 """First path segments under `/v1` that OpenAI's SDK calls and this server does not serve yet."""

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src" / "openworks"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def test_every_module_opens_with_a_sentence() -> None:
+    silent = [
+        str(file.relative_to(SOURCE))
+        for file in FILES
+        if not (ast.get_docstring(ast.parse(file.read_text())) or "").strip()
+    ]
+    assert not silent
+
+
+def test_package_files_hold_a_sentence_and_nothing_more() -> None:
+    full = [
+        str(file.relative_to(SOURCE))
+        for file in FILES
+        if file.name == "__init__.py"
+        and file.parent != SOURCE
+        and len(ast.parse(file.read_text()).body) != 1
+    ]
+    assert not full
+
+
+def test_blind_excepts_stand_at_the_stated_boundaries_alone() -> None:
+    found = {
+        str(file.relative_to(SOURCE))
+        for file in FILES
+        if re.search(r"except (Base)?Exception\b", file.read_text())
+    }
+    assert found <= {
+        "api/endpoint.py",  # one request
+        "engines/host.py",  # one request in the engine
+        "engines/client.py",  # closes a socket and raises again
+        "gateway/meter.py",
+        "gateway/pipeline.py",  # records whatever ended the call and raises again
+        "app/wiring.py",  # one preload
+        "core/tasks.py",
+    }

@@ -1,0 +1,1 @@
+"""Programs for who works on openworks; no part of the package."""
