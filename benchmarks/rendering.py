@@ -1,6 +1,6 @@
 """What it costs to build a stream event: a plain dictionary against the SDK's own model.
 
-    python -m benchmarks.rendering
+python -m benchmarks.rendering
 """
 
 from __future__ import annotations

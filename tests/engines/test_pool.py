@@ -55,8 +55,10 @@ def chat(text: str = "hi", *, max_tokens: int = 4) -> ChatRequest:
     )
 
 
-async def answer(pool: EnginePool, name: str, weights: Path, **facts: int) -> list[TextChunk]:
-    stream = pool.chat(deployment(weights, name, **facts)).stream(chat())
+async def answer(
+    pool: EnginePool, name: str, weights: Path, *, memory_bytes: int = 0
+) -> list[TextChunk]:
+    stream = pool.chat(deployment(weights, name, memory_bytes=memory_bytes)).stream(chat())
     async with aclosing(stream) as chunks:
         return [chunk async for chunk in chunks]
 

@@ -26,6 +26,7 @@ from openworks.core.ids import RequestId
 from openworks.core.json import JsonObject
 from openworks.ports.calls import Principal
 from openworks.ports.calls import Scope as KeyScope
+from openworks.services.keys import DEFAULT_ACCOUNT
 from openworks.wire import sse
 from openworks.wire.openai.errors import error_body
 
@@ -103,7 +104,7 @@ class Endpoint:
         except ClientClosedRequestError:
             return
         except AppError as error:
-            await _send_error(send_with_headers, error)
+            await send_error(send_with_headers, error)
             return
         work = asyncio.create_task(self._work(scope, body, request_id, send_with_headers))
         leaving = asyncio.create_task(_disconnected(receive))
@@ -121,11 +122,11 @@ class Endpoint:
         try:
             answer = await self._answer(Request(scope), body, request_id)
         except AppError as error:
-            await _send_error(send, error)
+            await send_error(send, error)
         except Exception:
             # The boundary of one request: it fails alone, and the log has the details.
             log.exception("request.failed", extra={"route": self._route})
-            await _send_error(send, _unexpected(request_id))
+            await send_error(send, _unexpected(request_id))
         else:
             await self._send(answer, scope, request_id, send)
 
@@ -143,9 +144,11 @@ class Endpoint:
         )
 
     async def _authenticate(self, request: Request) -> Principal:
+        if self._scope is None:
+            return Principal(account_id=DEFAULT_ACCOUNT, scopes=frozenset())
         secret = bearer(request.headers.get("authorization"))
         principal = await self._services.keys.authenticate(secret)
-        if self._scope is not None and self._scope not in principal.scopes:
+        if self._scope not in principal.scopes:
             raise PermissionDeniedError(
                 f"This key lacks the scope {self._scope!r} that {self._route} needs."
             )
@@ -168,7 +171,7 @@ class Endpoint:
             try:
                 first = await anext(events)
             except AppError as error:
-                await _send_error(send, error)
+                await send_error(send, error)
                 return
             headers = [
                 (b"content-type", sse.CONTENT_TYPE.encode()),
@@ -205,7 +208,8 @@ async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def _send_error(send: Send, error: AppError) -> None:
+async def send_error(send: Send, error: AppError) -> None:
+    """Answer with an error in OpenAI's shape."""
     extra = []
     if error.retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))

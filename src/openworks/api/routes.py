@@ -67,7 +67,8 @@ class ByMethod:
         self._other = Endpoint(self._refuse, services, limits, route="unserved", scope=None)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        await self._methods.get(scope["method"], self._other)(scope, receive, send)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._methods.get(method, self._other)(scope, receive, send)
 
     async def _refuse(self, context: Context) -> Answer:
         raise MethodNotAllowedError(

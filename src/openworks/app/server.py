@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -13,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from openworks.api.busy import BusyGuard
 from openworks.api.context import Services
 from openworks.api.routes import starlette_routes
 from openworks.app.settings import ServerConfig, Settings, SettingsError
@@ -23,16 +28,17 @@ from openworks.services.keys import Keys
 
 def make_app(services: Services, config: ServerConfig) -> Starlette:
     """Return the ASGI application."""
-    middleware = []
+    middleware = [Middleware(BusyGuard, limit=config.max_requests)]
     if config.cors_origins:
-        middleware.append(
+        middleware.insert(
+            0,
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(config.cors_origins),
                 allow_methods=["*"],
                 allow_headers=["*"],
                 expose_headers=["x-request-id", "openai-processing-ms", "retry-after"],
-            )
+            ),
         )
     return Starlette(routes=starlette_routes(services, config.body), middleware=middleware)
 
@@ -58,18 +64,29 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def serve(settings: Settings, catalog: Catalog, *, on_ready: Callable[[str], None]) -> None:
-    """Listen until SIGINT or SIGTERM.
+async def serve(
+    settings: Settings,
+    catalog: Catalog,
+    *,
+    on_ready: Callable[[str], None],
+    on_open: Callable[[Services], Awaitable[None]] | None = None,
+    listener: socket.socket | None = None,
+) -> None:
+    """Listen until SIGINT or SIGTERM; outside the main thread, until cancelled.
 
     Args:
         settings: Of this process.
         catalog: The models to serve.
         on_ready: Called with the base URL once requests are welcome.
+        on_open: Awaited before that, with everything open.
+        listener: A bound socket to listen on; None for the settings' host and port.
     """
     async with open_services(settings, catalog) as services:
         await check_access(services.keys, settings.server.host)
+        if on_open is not None:
+            await on_open(services)
         server = _Server(uvicorn_config(services, settings.server), on_ready)
-        await server.serve()
+        await server.serve(None if listener is None else [listener])
 
 
 def uvicorn_config(services: Services, config: ServerConfig) -> uvicorn.Config:
@@ -84,7 +101,6 @@ def uvicorn_config(services: Services, config: ServerConfig) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         date_header=False,
-        limit_concurrency=config.max_connections,
         timeout_graceful_shutdown=int(config.shutdown_grace_s),
         backlog=2048,
     )
@@ -103,6 +119,22 @@ class _Server(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             self._on_ready(f"http://{host}:{port}")
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop on a signal; uvicorn would raise it again and so cut off what is still to close."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def protocol_class(header_timeout_s: float) -> type[HttpToolsProtocol]:

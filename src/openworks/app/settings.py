@@ -47,8 +47,8 @@ class ServerConfig:
     """Origins whose pages may call from a browser; `*` for all."""
     header_timeout_s: float = 15.0
     """Seconds within which a request's headers must have come."""
-    max_connections: int = 4096
-    """Open connections; further ones get a 503."""
+    max_requests: int = 4096
+    """Requests under way at once; further ones get a 503."""
     shutdown_grace_s: float = 10.0
     """Seconds that running requests have to end when the server is stopped."""
     body: BodyLimits = BodyLimits()

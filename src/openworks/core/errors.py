@@ -18,6 +18,7 @@
       ClientClosedRequestError 499
       InternalError 500
       NotImplementedEndpointError 501
+      ServerOverloadedError 503, retryable
       ProviderError 502
       ModelUnavailableError 503, retryable
         ModelLoadingError 503, retryable
@@ -186,6 +187,14 @@ class NotImplementedEndpointError(AppError):
     status = 501
     type = "invalid_request_error"
     default_code = "endpoint_not_implemented"
+
+
+class ServerOverloadedError(AppError):
+    """As many requests are under way as this server takes at once."""
+
+    status = 503
+    default_code = "server_overloaded"
+    retryable = True
 
 
 class ProviderError(AppError):

@@ -130,8 +130,10 @@ def _exit_with_owner() -> None:
 
 def main() -> None:
     """Read the command line and the deployment, and serve."""
-    # Ctrl-C in a terminal reaches the whole process group: the owner decides when we end.
+    # Ctrl-C in a terminal and a service manager's stop reach all of us at once: the owner lets
+    # running requests end first, and decides when we do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     deployment = decode_deployment(sys.stdin.buffer.readline())
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     asyncio.run(run(sys.argv[1], deployment))

@@ -1,0 +1,31 @@
+"""A limit on the requests under way at once, so that a flood is told instead of drowned in."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openworks.api.endpoint import send_error
+from openworks.core.errors import ServerOverloadedError
+
+
+class BusyGuard:
+    """An ASGI application around another, which it calls at most `limit` times at once."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._under_way >= self._limit:
+            error = ServerOverloadedError(
+                f"{self._under_way} requests are under way, which is this server's limit.",
+                retry_after_s=1.0,
+            )
+            await send_error(send, error)
+            return
+        self._under_way += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1
