@@ -1,8 +1,11 @@
-"""What an engine is inside its process, and how its module is found by name."""
+"""What an engine is inside its process, and how its module is found by name.
+
+Engines are called on threads and hand over what they make by `Sink.put`: every chunk takes the
+shortest way out of the process, without an event loop in between.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from openworks.ports.catalog import Deployment
@@ -20,24 +23,41 @@ ENGINE_FACTORIES = {"llamacpp": "openworks.engines.llamacpp.engine:load"}
 """Engine name → `module:function`; the module is imported in the engine's process alone."""
 
 
+class Sink(Protocol):
+    """Where one request's chunks go."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for more; the engine then stops within one step."""
+        ...
+
+    def put(self, chunk: TextChunk) -> None:
+        """Hand over a chunk; may be called on any thread."""
+        ...
+
+
 class Engine(Protocol):
-    """Loaded weights. A method whose task is not the model's raises `InvalidRequestError`."""
+    """Loaded weights. Methods block, and are called on a thread for each request.
+
+    A method whose task is not the model's raises `InvalidRequestError`; the other errors are those
+    of the port that it serves.
+    """
 
     context_tokens: int
 
-    def chat(self, request: ChatRequest) -> AsyncGenerator[TextChunk, None]:
-        """As `ports.text.ChatModel.stream`."""
+    def chat(self, request: ChatRequest, out: Sink) -> None:
+        """As `ports.text.ChatModel.stream`; returns when the answers are complete."""
         ...
 
-    def complete(self, request: CompletionRequest) -> AsyncGenerator[TextChunk, None]:
-        """As `ports.text.CompletionModel.stream`."""
+    def complete(self, request: CompletionRequest, out: Sink) -> None:
+        """As `ports.text.CompletionModel.stream`; returns when the answers are complete."""
         ...
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         """As `ports.text.Embedder.embed`."""
         ...
 
-    async def rerank(self, request: RerankRequest) -> RerankResult:
+    def rerank(self, request: RerankRequest) -> RerankResult:
         """As `ports.text.Reranker.rerank`."""
         ...
 

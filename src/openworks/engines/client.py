@@ -30,6 +30,8 @@ from openworks.engines.messages import (
     decode_to_server,
     encode,
     encode_deployment,
+    from_engine,
+    to_engine,
 )
 from openworks.ports.catalog import Deployment
 from openworks.ports.text import TextChunk
@@ -39,6 +41,22 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _LOG_LINES_KEPT = 20
 _EXIT_GRACE_S = 5.0
+
+
+class _Sockets:
+    """One socket for each direction; the server binds both."""
+
+    def __init__(self, address: str) -> None:
+        context = zmq.asyncio.Context.instance()
+        self.to_engine = context.socket(zmq.PUSH)
+        self.from_engine = context.socket(zmq.PULL)
+        self.to_engine.bind(to_engine(address))
+        self.from_engine.bind(from_engine(address))
+
+    def close(self) -> None:
+        """Close both; what is under way is dropped."""
+        self.to_engine.close(linger=0)
+        self.from_engine.close(linger=0)
 
 
 class EngineProcess:
@@ -52,14 +70,14 @@ class EngineProcess:
         self,
         deployment: Deployment,
         process: asyncio.subprocess.Process,
-        socket: zmq.asyncio.Socket,
+        sockets: _Sockets,
     ) -> None:
         self.deployment = deployment
         self.heard_s = time.monotonic()
         """When the child last said anything, on the monotonic clock."""
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._process = process
-        self._socket = socket
+        self._sockets = sockets
         self._replies: dict[int, asyncio.Queue[Reply | EngineCrashedError]] = {}
         self._numbers = itertools.count(1)
         self._last_lines: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
@@ -71,10 +89,9 @@ class EngineProcess:
     @classmethod
     async def spawn(cls, deployment: Deployment, runtime_dir: Path) -> EngineProcess:
         """Start a process for `deployment`; its socket lies in `runtime_dir`."""
-        socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
         address = f"ipc://{runtime_dir / f'engine-{next(_SOCKET_NUMBERS)}'}"
+        sockets = _Sockets(address)
         try:
-            socket.bind(address)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -85,11 +102,11 @@ class EngineProcess:
                 stderr=asyncio.subprocess.STDOUT,
             )
         except BaseException:  # also when cancelled: asyncio ends the process, we the socket
-            socket.close(linger=0)
+            sockets.close()
             raise
         assert process.stdin is not None
         process.stdin.write(encode_deployment(deployment))
-        return cls(deployment, process, socket)
+        return cls(deployment, process, sockets)
 
     @property
     def pid(self) -> int:
@@ -159,11 +176,11 @@ class EngineProcess:
 
     async def _send(self, message: ToEngine) -> None:
         with suppress(zmq.ZMQError):  # closed: the process is gone, and `_watch` tells who waits
-            await self._socket.send(encode(message))
+            await self._sockets.to_engine.send(encode(message))
 
     async def _receive(self) -> None:
         while True:
-            message = decode_to_server(await self._socket.recv())
+            message = decode_to_server(await self._sockets.from_engine.recv())
             self.heard_s = time.monotonic()
             match message:
                 case Ready():
@@ -197,7 +214,7 @@ class EngineProcess:
         )
         for queue in self._replies.values():
             queue.put_nowait(self._crash())
-        self._socket.close(linger=0)
+        self._sockets.close()
 
     def _fail_loading(self, error: AppError) -> None:
         if not self.ready.done():

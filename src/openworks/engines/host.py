@@ -1,4 +1,4 @@
-"""The engine process: one model, fed through one socket.
+"""The engine process: one model, one thread for each request, two sockets.
 
 Started as `python -m openworks.engines.host ADDRESS` with the deployment as JSON on the first line
 of standard input. When standard input ends, the server is gone and so is this process: it never
@@ -7,19 +7,16 @@ outlives its owner, however that one ended.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from concurrent.futures import ThreadPoolExecutor
 from typing import assert_never, cast
 
 import zmq
-import zmq.asyncio
 
 from openworks.core.errors import AppError, InternalError
 from openworks.engines.base import ENGINE_FACTORIES, Engine, EngineFactory
@@ -42,79 +39,112 @@ from openworks.engines.messages import (
     decode_deployment,
     decode_to_engine,
     encode,
+    from_engine,
+    to_engine,
 )
-from openworks.ports.catalog import Deployment
 from openworks.ports.text import TextChunk
 
 log = logging.getLogger(__name__)
+
+_MAX_THREADS = 1024
+"""More than the server ever admits; a thread is made when one is needed."""
+
+
+class Outbox:
+    """The socket towards the server, for all threads."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._lock = threading.Lock()
+
+    def send(self, message: ToServer) -> None:
+        """Send one message; waits while the server is far behind."""
+        frame = encode(message)
+        with self._lock:
+            self._socket.send(frame)
+
+
+class RequestSink:
+    """The chunks of one request. Implements `engines.base.Sink`."""
+
+    def __init__(self, id_: int, outbox: Outbox) -> None:
+        self.is_cancelled = False
+        self._id = id_
+        self._outbox = outbox
+
+    def put(self, chunk: TextChunk) -> None:
+        self._outbox.send(Chunk(id=self._id, chunk=chunk))
 
 
 class Host:
     """Runs requests on an engine and sends back what comes of them."""
 
-    def __init__(self, engine: Engine, socket: zmq.asyncio.Socket) -> None:
+    def __init__(self, engine: Engine, inbox: zmq.Socket[bytes], outbox: Outbox) -> None:
         self._engine = engine
-        self._socket = socket
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._inbox = inbox
+        self._outbox = outbox
+        self._sinks: dict[int, RequestSink] = {}
+        self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="request")
 
-    async def serve(self) -> None:
+    def serve(self) -> None:
         """Take messages until the process ends."""
-        await self._send(Ready(context_tokens=self._engine.context_tokens))
+        self._outbox.send(Ready(context_tokens=self._engine.context_tokens))
         while True:
-            message = decode_to_engine(await self._socket.recv())
+            message = decode_to_engine(self._inbox.recv())
             if isinstance(message, Cancel):
-                if (task := self._tasks.get(message.id)) is not None:
-                    task.cancel()
+                if (sink := self._sinks.get(message.id)) is not None:
+                    sink.is_cancelled = True
             else:
-                task = asyncio.create_task(self._run(message))
-                self._tasks[message.id] = task
-                task.add_done_callback(lambda _, id_=message.id: self._tasks.pop(id_, None))  # type: ignore[misc] # mypy cannot infer a lambda's default
+                sink = RequestSink(message.id, self._outbox)
+                self._sinks[message.id] = sink
+                self._threads.submit(self._run, message, sink)
 
-    async def _run(self, work: Work) -> None:
+    def _run(self, work: Work, sink: RequestSink) -> None:
         try:
-            await self._answer(work)
+            if not sink.is_cancelled:
+                self._answer(work, sink)
         except AppError as error:
-            await self._send(Failed(id=work.id, error=ErrorInfo.of(error)))
+            self._outbox.send(Failed(id=work.id, error=ErrorInfo.of(error)))
         except Exception:
             # The boundary of one request: it fails alone.
             log.exception("engine.request_failed")
             fault = InternalError("The engine failed on this request; its log has the details.")
-            await self._send(Failed(id=work.id, error=ErrorInfo.of(fault)))
+            self._outbox.send(Failed(id=work.id, error=ErrorInfo.of(fault)))
+        finally:
+            del self._sinks[work.id]
 
-    async def _answer(self, work: Work) -> None:
+    def _answer(self, work: Work, sink: RequestSink) -> None:
         match work:
-            case Chat(id=id_, request=chat):
-                await self._stream(id_, self._engine.chat(chat))
-            case Complete(id=id_, request=completion):
-                await self._stream(id_, self._engine.complete(completion))
-            case Embed(id=id_, request=embedding):
-                await self._send(Embedded(id=id_, result=await self._engine.embed(embedding)))
-            case Rerank(id=id_, request=rerank):
-                await self._send(Reranked(id=id_, result=await self._engine.rerank(rerank)))
+            case Chat(request=chat):
+                self._engine.chat(chat, sink)
+                self._outbox.send(Done(id=work.id))
+            case Complete(request=completion):
+                self._engine.complete(completion, sink)
+                self._outbox.send(Done(id=work.id))
+            case Embed(request=embedding):
+                self._outbox.send(Embedded(id=work.id, result=self._engine.embed(embedding)))
+            case Rerank(request=rerank):
+                self._outbox.send(Reranked(id=work.id, result=self._engine.rerank(rerank)))
             case _:
                 assert_never(work)
 
-    async def _stream(self, id_: int, chunks: AsyncGenerator[TextChunk, None]) -> None:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                await self._send(Chunk(id=id_, chunk=chunk))
-        await self._send(Done(id=id_))
 
-    async def _send(self, message: ToServer) -> None:
-        await self._socket.send(encode(message))
-
-
-async def run(address: str, deployment: Deployment) -> None:
+def run(address: str) -> None:
     """Load the weights, then serve until the process ends."""
-    socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
-    socket.connect(address)
+    deployment = decode_deployment(sys.stdin.buffer.readline())
+    threading.Thread(target=_exit_with_owner, daemon=True).start()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    inbox, outbox_socket = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+    inbox.connect(to_engine(address))
+    outbox_socket.connect(from_engine(address))
+    outbox = Outbox(outbox_socket)
     try:
-        engine = await asyncio.to_thread(_factory(deployment.engine), deployment)
+        engine = _factory(deployment.engine)(deployment)
     except AppError as error:
-        await socket.send(encode(LoadFailed(error=ErrorInfo.of(error))))
-        socket.close(linger=1000)
+        outbox.send(LoadFailed(error=ErrorInfo.of(error)))
+        outbox_socket.close(linger=1000)
         return
-    await Host(engine, socket).serve()
+    Host(engine, inbox, outbox).serve()
 
 
 def _factory(engine: str) -> EngineFactory:
@@ -129,14 +159,12 @@ def _exit_with_owner() -> None:
 
 
 def main() -> None:
-    """Read the command line and the deployment, and serve."""
+    """Read the command line and serve."""
     # Ctrl-C in a terminal and a service manager's stop reach all of us at once: the owner lets
     # running requests end first, and decides when we do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    deployment = decode_deployment(sys.stdin.buffer.readline())
-    threading.Thread(target=_exit_with_owner, daemon=True).start()
-    asyncio.run(run(sys.argv[1], deployment))
+    run(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -134,6 +134,16 @@ Reply: TypeAlias = Chunk | Embedded | Reranked | Done | Failed
 ToServer: TypeAlias = Ready | LoadFailed | Reply
 
 
+def to_engine(address: str) -> str:
+    """The socket on which the engine hears the server."""
+    return f"{address}-in"
+
+
+def from_engine(address: str) -> str:
+    """The socket on which the server hears the engine."""
+    return f"{address}-out"
+
+
 def encode_deployment(deployment: Deployment) -> bytes:
     """Write a deployment as one line of JSON."""
     return msgspec.json.encode(deployment, enc_hook=str) + b"\n"

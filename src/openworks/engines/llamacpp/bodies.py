@@ -54,7 +54,7 @@ def chat_body(request: ChatRequest, traits: ModelTraits) -> JsonObject:
     if request.sampling.top_logprobs is not None:
         body["logprobs"] = True
         body["top_logprobs"] = max(1, request.sampling.top_logprobs)
-    if request.tools:
+    if request.tools and request.tool_choice != "none":  # a model that sees tools may name them
         body |= _tool_body(request, traits)
     if (wanted := request.response_format) is not None:
         if wanted.schema is None:
@@ -92,7 +92,10 @@ def completion_body(request: CompletionRequest, traits: ModelTraits) -> JsonObje
 
 
 def sampling_body(sampling: Sampling) -> JsonObject:
-    """Return llama.cpp's sampling fields; what is None stays the model's own default."""
+    """Return llama.cpp's sampling fields; what is None stays the model's own default.
+
+    Stops are left to `ChunkReader`.
+    """
     body: JsonObject = {
         "max_tokens": -1 if sampling.max_tokens is None else sampling.max_tokens,
         "frequency_penalty": sampling.frequency_penalty,
@@ -107,8 +110,6 @@ def sampling_body(sampling: Sampling) -> JsonObject:
         "seed": None if sampling.seed is None else sampling.seed % _RANDOM_SEED,
     }
     body |= {name: value for name, value in optional.items() if value is not None}
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
     if sampling.logit_bias:
         body["logit_bias"] = [[token, bias] for token, bias in sampling.logit_bias.items()]
     return body
@@ -121,7 +122,7 @@ def _tool_body(request: ChatRequest, traits: ModelTraits) -> JsonObject:
         function = tool.get("function")
         if isinstance(function, dict) and function.get("strict"):
             check_schema(function.get("parameters", {}), f"tools[{index}].function.parameters")
-    if request.tool_choice in {"none", "auto", "required"}:
+    if request.tool_choice in {"auto", "required"}:
         tools, choice = list(request.tools), request.tool_choice
     else:
         tools, choice = [_named_tool(request)], "required"

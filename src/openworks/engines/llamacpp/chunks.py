@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from openworks.core.errors import (
@@ -12,10 +13,13 @@ from openworks.core.errors import (
     InvalidRequestError,
 )
 from openworks.core.ids import NewId
+from openworks.engines.llamacpp.stops import StopCutter
 from openworks.ports.calls import Usage
 from openworks.ports.text import FinishReason, TextChunk, TokenLogprob, ToolCallDelta
 
 Json = Mapping[str, Any]
+
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)")
 
 
 class ChunkReader:
@@ -25,7 +29,29 @@ class ChunkReader:
     is that of one of them.)
     """
 
-    def __init__(self, *, new_id: NewId, top_logprobs: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        new_id: NewId,
+        top_logprobs: int | None,
+        param: str = "messages",
+        stops: Sequence[str] = (),
+        one_call: bool = False,
+    ) -> None:
+        """Read the events of one request.
+
+        Args:
+            new_id: Makes the ids of tool calls.
+            top_logprobs: As `Sampling.top_logprobs`.
+            param: The field that holds the prompt.
+            stops: Texts that end an answer; with any, the request must have one answer.
+            one_call: A second tool call ends an answer before it; as with `stops`.
+        """
+        self.is_over = False
+        """Whether the answer has ended before llama.cpp ends it."""
+        self._stops = StopCutter(stops) if stops else None
+        self._one_call = one_call
+        self._param = param
         self._new_id = new_id
         self._top_logprobs = top_logprobs
         self._prompt_tokens = 0
@@ -42,7 +68,7 @@ class ChunkReader:
             AppError: The event is an error.
         """
         if (error := event.get("error")) is not None:
-            raise error_of(error)
+            raise error_of(error, self._param)
         for choice in event["choices"]:
             self._index = choice["index"]
             before = self._completion_tokens.get(self._index, 0)
@@ -76,13 +102,23 @@ class ChunkReader:
 
     def _chunk(self, choice: Json) -> TextChunk | None:
         delta = choice.get("delta") or {"content": choice.get("text")}
-        tool_calls = tuple(self._tool_call(call) for call in delta.get("tool_calls") or ())
+        finish_reason = choice["finish_reason"]
+        calls = delta.get("tool_calls") or ()
+        if self._one_call and any(call["index"] for call in calls):
+            calls = [call for call in calls if not call["index"]]
+            finish_reason, self.is_over = "stop", True
+        tool_calls = tuple(self._tool_call(call) for call in calls)
         if tool_calls:
             self._called_tools.add(self._index)
-        finish_reason = choice["finish_reason"]
+        content, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
+        logprobs = self._logprobs(choice.get("logprobs"))
+        if self._stops is not None:
+            is_last = finish_reason is not None
+            content, logprobs = self._stops.feed(content, logprobs, is_last=is_last)
+            if self._stops.found:
+                finish_reason, self.is_over = "stop", True
         if finish_reason == "stop" and self._index in self._called_tools:
             finish_reason = "tool_calls"
-        content, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
         if not (content or reasoning or tool_calls or finish_reason):
             return None
         return TextChunk(
@@ -90,7 +126,7 @@ class ChunkReader:
             content=content,
             reasoning=reasoning,
             tool_calls=tool_calls,
-            logprobs=self._logprobs(choice.get("logprobs")),
+            logprobs=logprobs,
             finish_reason=cast("FinishReason | None", finish_reason),
             usage=self._usage(),
         )
@@ -120,19 +156,23 @@ def _token(item: Json, top: int) -> TokenLogprob:
     )
 
 
-def error_of(error: Json) -> AppError:
-    """Translate an error object of llama.cpp's."""
+def error_of(error: Json, param: str = "messages") -> AppError:
+    """Translate an error object of llama.cpp's about a request whose prompt is `param`."""
     message = str(error.get("message", "llama.cpp gave no reason")).rstrip(".")
+    if (sizes := _TOO_LARGE.search(message)) is not None:  # how it says it of embeddings
+        return _too_long(param, int(sizes[1]), int(sizes[2]))
     match error.get("type"):
         case "exceed_context_size_error":
-            prompt_tokens, context_tokens = error["n_prompt_tokens"], error["n_ctx"]
-            return ContextLengthExceededError(
-                f"This model's maximum context length is {context_tokens} tokens. However, your "
-                f"messages resulted in {prompt_tokens} tokens. Please reduce the length of the "
-                "messages.",
-                param="messages",
-            )
+            return _too_long(param, error["n_prompt_tokens"], error["n_ctx"])
         case "invalid_request_error":
             return InvalidRequestError(f"The engine refused the request: {message}.")
         case _:
             return InternalError(f"The engine failed: {message}.")
+
+
+def _too_long(param: str, prompt_tokens: int, context_tokens: int) -> AppError:
+    return ContextLengthExceededError(
+        f"This model's maximum context length is {context_tokens} tokens. However, your {param} "
+        f"resulted in {prompt_tokens} tokens. Please reduce the length of the {param}.",
+        param=param,
+    )

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import tempfile
-import threading
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +12,11 @@ from typing import Any, cast
 import orjson
 import xllamacpp
 
-from openworks.core.errors import InvalidRequestError, ModelUnavailableError
+from openworks.core.errors import InternalError, InvalidRequestError, ModelUnavailableError
 from openworks.core.gguf import GgufHeader, read_header
 from openworks.core.ids import new_id
 from openworks.core.json import JsonObject
+from openworks.engines.base import Sink
 from openworks.engines.llamacpp.bodies import ModelTraits, chat_body, completion_body
 from openworks.engines.llamacpp.chunks import ChunkReader, error_of
 from openworks.engines.llamacpp.control import Control
@@ -36,11 +33,6 @@ from openworks.ports.text import (
     Sampling,
     TextChunk,
 )
-
-_MAX_THREADS = 1024
-"""More than the server ever admits; a thread is made when one is needed."""
-
-_Handle = Callable[[bytes, Callable[[bytes], bool]], None]
 
 
 def load(deployment: Deployment) -> LlamaCppEngine:
@@ -74,57 +66,64 @@ class LlamaCppEngine:
         self._parallel = deployment.parallel
         self._task = deployment.entry.task
         self._traits = traits_of(props, read_header(deployment.weights))
-        self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="request")
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[TextChunk, None]:
+    def chat(self, request: ChatRequest, out: Sink) -> None:
         self._require("text-generation")
-        async for chunk in self._in_rounds(
-            request.n,
-            lambda n, at: self._run(
-                self._server.handle_chat_completions,
-                chat_body(
-                    replace(request, n=n, sampling=_later_seed(request.sampling, at)), self._traits
-                ),
-                top_logprobs=request.sampling.top_logprobs,
-            ),
-        ):
-            yield chunk
+        one_call = bool(request.tools) and not request.parallel_tool_calls
 
-    async def complete(self, request: CompletionRequest) -> AsyncGenerator[TextChunk, None]:
+        def make(n: int, at: int, out: Sink) -> None:
+            part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
+            reader = ChunkReader(
+                new_id=new_id,
+                top_logprobs=request.sampling.top_logprobs,
+                param="messages",
+                stops=request.sampling.stop,
+                one_call=one_call,
+            )
+            body = chat_body(part, self._traits)
+            _run(self._server.handle_chat_completions, body, reader, out)
+
+        self._in_rounds(request.n, make, out, one_by_one=one_call or bool(request.sampling.stop))
+
+    def complete(self, request: CompletionRequest, out: Sink) -> None:
         self._require("text-generation")
         if request.echo:
-            text = await self._prompt_text(request)
+            text = self._prompt_text(request)
             for index in range(request.n):
-                yield TextChunk(index=index, content=text)
-        async for chunk in self._in_rounds(
-            request.n,
-            lambda n, at: self._run(
-                self._server.handle_completions,
-                completion_body(
-                    replace(request, n=n, sampling=_later_seed(request.sampling, at)), self._traits
-                ),
-                top_logprobs=request.sampling.top_logprobs,
-            ),
-        ):
-            yield chunk
+                out.put(TextChunk(index=index, content=text))
+        if request.sampling.max_tokens == 0:
+            out = _PromptAlone(out)
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        def make(n: int, at: int, out: Sink) -> None:
+            part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
+            reader = ChunkReader(
+                new_id=new_id,
+                top_logprobs=request.sampling.top_logprobs,
+                param="prompt",
+                stops=request.sampling.stop,
+            )
+            body = completion_body(part, self._traits)
+            _run(self._server.handle_completions, body, reader, out)
+
+        self._in_rounds(request.n, make, out, one_by_one=bool(request.sampling.stop))
+
+    def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         self._require("text-embeddings")
         body: JsonObject = {
             "input": [text if isinstance(text, str) else list(text) for text in request.inputs],
             "encoding_format": "base64",
         }
-        answer = await self._ask(self._server.handle_embeddings, body)
+        answer = _ask(self._server.handle_embeddings, body, param="input")
         rows = sorted(answer["data"], key=lambda row: cast("int", row["index"]))
         return EmbeddingResult(
             vectors=[base64.b64decode(row["embedding"]) for row in rows],
             usage=Usage(prompt_tokens=answer["usage"]["prompt_tokens"]),
         )
 
-    async def rerank(self, request: RerankRequest) -> RerankResult:
+    def rerank(self, request: RerankRequest) -> RerankResult:
         self._require("rerank")
         body: JsonObject = {"query": request.query, "documents": list(request.documents)}
-        answer = await self._ask(self._server.handle_rerank, body)
+        answer = _ask(self._server.handle_rerank, body, param="documents")
         scores = [0.0] * len(request.documents)
         for row in answer["results"]:
             scores[row["index"]] = row["relevance_score"]
@@ -138,83 +137,125 @@ class LlamaCppEngine:
                 f"This model is for {self._task}, not for {task}.", param="model"
             )
 
-    async def _prompt_text(self, request: CompletionRequest) -> str:
+    def _prompt_text(self, request: CompletionRequest) -> str:
         if isinstance(request.prompt, str):
             return request.prompt
-        return await asyncio.to_thread(self._control.detokenize, list(request.prompt))
-
-    async def _in_rounds(
-        self, n: int, run: Callable[[int, int], AsyncGenerator[TextChunk, None]]
-    ) -> AsyncGenerator[TextChunk, None]:
-        """Make `n` answers, at most one for each slot at a time: llama.cpp takes no more."""
-        before = Usage()
-        for at in range(0, n, self._parallel):
-            usage = Usage()
-            async with aclosing(run(min(self._parallel, n - at), at)) as chunks:
-                async for chunk in chunks:
-                    usage = chunk.usage or usage
-                    yield replace(chunk, index=chunk.index + at, usage=_sum(before, usage))
-            before = _sum(before, usage)
-
-    async def _run(
-        self, handle: _Handle, body: JsonObject, *, top_logprobs: int | None
-    ) -> AsyncGenerator[TextChunk, None]:
-        reader = ChunkReader(new_id=new_id, top_logprobs=top_logprobs)
-        async with aclosing(self._events(handle, body)) as events:
-            async for event in events:
-                for chunk in reader.read(event):
-                    yield chunk
-
-    async def _events(
-        self, handle: _Handle, body: JsonObject
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield llama.cpp's events; when closed, llama.cpp drops the request at its next one."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
-        cancelled = threading.Event()
-
-        def on_event(event: bytes) -> bool:
-            if not cancelled.is_set():
-                loop.call_soon_threadsafe(queue.put_nowait, event)
-            return cancelled.is_set()
-
-        def work() -> None:
-            try:
-                handle(orjson.dumps(body), on_event)
-            except RuntimeError as exc:  # what llama.cpp throws while it reads the request
-                loop.call_soon_threadsafe(queue.put_nowait, exc)
-            else:
-                loop.call_soon_threadsafe(queue.put_nowait, None)
-
-        self._threads.submit(work)
         try:
-            while (event := await queue.get()) is not None:
-                if isinstance(event, Exception):
-                    raise InvalidRequestError(f"The engine refused the request: {event}")
-                yield orjson.loads(event)
-        finally:
-            cancelled.set()
+            return self._control.detokenize(list(request.prompt))
+        except InternalError as exc:  # all that it says of ids beyond the vocabulary
+            raise InvalidRequestError(
+                "Invalid 'prompt': it holds token ids that this model does not have.",
+                param="prompt",
+            ) from exc
 
-    async def _ask(self, handle: Callable[[bytes], bytes], body: JsonObject) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
+    def _in_rounds(
+        self, n: int, make: Callable[[int, int, Sink], None], out: Sink, *, one_by_one: bool
+    ) -> None:
+        """Make `n` answers, at most one for each slot at a time: llama.cpp takes no more.
+
+        Answers that we may end go `one_by_one`: of several, llama.cpp drops none alone.
+        """
+        at_once = 1 if one_by_one else self._parallel
+        if n <= at_once:
+            make(n, 0, out)
+            return
+        later = _LaterRound(out)
+        for at in range(0, n, at_once):
+            if not out.is_cancelled:
+                make(min(at_once, n - at), at, later)
+                later.next_round(at_once)
+
+
+class _LaterRound:
+    """Passes chunks on with the index and the usage that they have among all rounds."""
+
+    def __init__(self, out: Sink) -> None:
+        self._out = out
+        self._at = 0
+        self._before = 0
+        self._now = Usage()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._out.is_cancelled
+
+    def put(self, chunk: TextChunk) -> None:
+        self._now = chunk.usage or self._now
+        # Every round reads the same prompt, which counts once.
+        usage = replace(self._now, completion_tokens=self._before + self._now.completion_tokens)
+        self._out.put(replace(chunk, index=chunk.index + self._at, usage=usage))
+
+    def next_round(self, at_once: int) -> None:
+        """Let the next chunks follow those that came."""
+        self._at += at_once
+        self._before += self._now.completion_tokens
+        self._now = Usage()
+
+
+class _PromptAlone:
+    """Passes on a call for no tokens without its answer: llama.cpp makes one token at least."""
+
+    def __init__(self, out: Sink) -> None:
+        self._out = out
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._out.is_cancelled
+
+    def put(self, chunk: TextChunk) -> None:
+        self._out.put(
+            replace(
+                chunk,
+                content="",
+                logprobs=(),
+                finish_reason=chunk.finish_reason and "length",
+                usage=chunk.usage and replace(chunk.usage, completion_tokens=0),
+            )
+        )
+
+
+def _run(
+    handle: Callable[[bytes, Callable[[bytes], bool]], None],
+    body: JsonObject,
+    reader: ChunkReader,
+    out: Sink,
+) -> None:
+    """Run a streamed request; once cancelled or over, llama.cpp drops it at its next event."""
+    failures: list[Exception] = []
+
+    def on_event(event: bytes) -> bool:
+        if out.is_cancelled:
+            return True
         try:
-            data = await loop.run_in_executor(self._threads, handle, orjson.dumps(body))
-        except RuntimeError as exc:
-            raise InvalidRequestError(f"The engine refused the request: {exc}") from exc
-        answer = cast("dict[str, Any]", orjson.loads(data))
-        if (error := answer.get("error")) is not None:
-            raise error_of(error)
-        return answer
+            for chunk in reader.read(orjson.loads(event)):
+                out.put(chunk)
+        except Exception as exc:  # noqa: BLE001 - the wheel would swallow it; raised again below
+            failures.append(exc)
+            return True
+        return reader.is_over
+
+    try:
+        handle(orjson.dumps(body), on_event)
+    except RuntimeError as exc:  # what llama.cpp throws while it reads the request
+        raise InvalidRequestError(f"The engine refused the request: {exc}") from exc
+    if failures:
+        raise failures[0]
+
+
+def _ask(handle: Callable[[bytes], bytes], body: JsonObject, *, param: str) -> dict[str, Any]:
+    try:
+        data = handle(orjson.dumps(body))
+    except RuntimeError as exc:
+        raise InvalidRequestError(f"The engine refused the request: {exc}") from exc
+    answer = cast("dict[str, Any]", orjson.loads(data))
+    if (error := answer.get("error")) is not None:
+        raise error_of(error, param)
+    return answer
 
 
 def _later_seed(sampling: Sampling, at: int) -> Sampling:
     """Seed the answers from number `at` on, so that no round repeats the one before."""
     return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + at)
-
-
-def _sum(before: Usage, now: Usage) -> Usage:
-    """Add up rounds: every round reads the same prompt, which counts once."""
-    return replace(now, completion_tokens=before.completion_tokens + now.completion_tokens)
 
 
 def traits_of(props: JsonObject, header: GgufHeader) -> ModelTraits:

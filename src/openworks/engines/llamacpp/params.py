@@ -72,3 +72,6 @@ def _set_task(params: xllamacpp.CommonParams, deployment: Deployment) -> None:
         # llama.cpp wants a whole input in one physical batch.
         params.n_batch = max(params.n_batch, deployment.context_tokens or 0)
         params.n_ubatch = params.n_batch
+        # Inputs of unequal length would be read in several steps otherwise, and of a causal model's
+        # vectors only the last step be pooled.
+        params.kv_unified = True
