@@ -1,0 +1,1 @@
+"""The chat model: generated conversations, a tokenizer, a small Llama, its exports."""

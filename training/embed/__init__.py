@@ -1,0 +1,1 @@
+"""The embedding model: generated paraphrases, a small BERT, its exports."""
