@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from openworks.api.context import Services
 from openworks.app.settings import Settings
 from openworks.core.clock import Clock, SystemClock
+from openworks.core.errors import ModelNotFoundError
 from openworks.core.ids import new_id
 from openworks.engines.pool import EnginePool
 from openworks.gateway.ledger import LedgerWriter
@@ -84,7 +85,7 @@ async def make_catalog(
     files = read_catalog()
     catalog = Catalog(files.entries, files.task_aliases, weights=weights, config=settings.catalog)
     for name in settings.models:
-        entry = catalog.find(name)
+        entry = None if chooses_file(name) else catalog.find(name)
         if entry is not None:
             source = entry.weights.get("llamacpp")
             if source is not None and weights.locate(source) is None:
@@ -96,19 +97,41 @@ async def make_catalog(
     return catalog
 
 
+def chooses_file(name: str) -> bool:
+    """Whether a name is like `owner/name:Q8_0`, which takes a look at the repository's files."""
+    return "/" in name and ":" in name
+
+
 async def _source_of(name: str, weights: HubWeights, *, on_progress: Progress) -> WeightsSource:
     if (path := _local_path(name)) is not None:
         return WeightsSource(path=path)
-    source = WeightsSource(repo=name)
+    source = await hub_source(name, weights)
     if weights.locate(source) is None:
-        source = await weights.resolve_file(name)
         await weights.fetch(source, on_progress=on_progress)
     return source
 
 
 def _local_path(name: str) -> Path | None:
     path = Path(name).expanduser()
-    return path.resolve() if path.exists() or name.endswith(".gguf") else None
+    if path.exists():
+        return path.resolve()
+    if name.endswith(".gguf") and not chooses_file(name):
+        raise ModelNotFoundError(f"There is no file {path}.")
+    return None
+
+
+async def hub_source(name: str, weights: HubWeights) -> WeightsSource:
+    """Choose what to take of a repository, for a name that the catalogue does not know.
+
+    Raises:
+        ModelNotFoundError: It names no repository, or one without such a file.
+    """
+    if "/" not in name:
+        raise ModelNotFoundError(
+            f"No model found with name {name!r}: the catalogue has none (openworks models list "
+            "--all), and a repository of the Hub is named owner/name."
+        )
+    return await weights.resolve_file(name)
 
 
 @asynccontextmanager

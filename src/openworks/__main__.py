@@ -1,0 +1,8 @@
+"""`python -m openworks` is `openworks`."""
+
+from __future__ import annotations
+
+from openworks.app.cli import main
+
+if __name__ == "__main__":
+    main()

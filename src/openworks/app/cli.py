@@ -1,0 +1,51 @@
+"""The command line: `openworks serve`, `models`, `keys`, `usage`, `chat`, `doctor`, `version`.
+
+A module for each command. What is slow to import waits inside the command that needs it, so that
+`--help` and `version` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from openworks import __version__
+from openworks.app import cli_keys, cli_models
+from openworks.app.cli_chat import chat
+from openworks.app.cli_doctor import doctor
+from openworks.app.cli_serve import serve
+from openworks.app.cli_terminal import print_error
+from openworks.app.cli_usage import usage
+from openworks.core.errors import AppError
+
+app = typer.Typer(
+    name="openworks",
+    help="The OpenAI API on open models, served from your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve)
+app.command("chat")(chat)
+app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_keys.app, name="keys")
+app.command("usage")(usage)
+app.command("doctor")(doctor)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line and exit status 1."""
+    try:
+        app()
+    except AppError as error:
+        print_error(error.message)
+        sys.exit(1)

@@ -1,0 +1,68 @@
+"""The catalogue with what is on this machine already, for commands that fetch nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from openworks.app.settings import Settings
+from openworks.app.wiring import chooses_file, make_catalog
+from openworks.ports.catalog import ModelEntry, WeightsSource
+from openworks.ports.weights import LocalWeights
+from openworks.services.catalog import SERVED_ENGINES, Catalog
+from openworks.storage.weights import choose
+from openworks.storage.weights.hub import HubWeights
+
+
+async def local_catalog(settings: Settings, weights: HubWeights) -> tuple[Catalog, list[str]]:
+    """Return the catalogue with every model that could be served without the network.
+
+    Returns:
+        The catalogue, and those names of the settings whose weights are not here.
+    """
+    known = await make_catalog(replace(settings, models=()), weights, on_progress=_ignore)
+    here = [name for name in settings.models if _is_here(known, weights, name)]
+    catalog = await make_catalog(
+        replace(settings, models=tuple(here)), weights, on_progress=_ignore
+    )
+    register_pulled(catalog, weights)
+    return catalog, [name for name in settings.models if name not in here]
+
+
+def register_pulled(catalog: Catalog, weights: HubWeights) -> None:
+    """Let the catalogue know the repositories that were pulled under their own names."""
+    listed = {source.repo for entry in catalog.entries() for source in entry.weights.values()}
+    for pulled in weights.pulled():
+        if pulled.repo not in listed and any(file.endswith(".gguf") for file in pulled.files):
+            catalog.find(pulled.repo)
+
+
+def source_of(entry: ModelEntry) -> WeightsSource | None:
+    """Return where the weights of the engine come from that would serve `entry`; None for none."""
+    for engine in SERVED_ENGINES:
+        if engine in entry.weights:
+            return entry.weights[engine]
+    return None
+
+
+def weights_of(entry: ModelEntry, weights: HubWeights) -> LocalWeights | None:
+    """Return the weights of `entry`, if they are on this machine."""
+    source = source_of(entry)
+    return None if source is None else weights.locate(source)
+
+
+def _is_here(catalog: Catalog, weights: HubWeights, name: str) -> bool:
+    if Path(name).expanduser().exists():
+        return True
+    if chooses_file(name):
+        repo, choice = choose.split_name(name)
+        files = [
+            file for pulled in weights.pulled() if pulled.repo == repo for file in pulled.files
+        ]
+        return choose.choose_gguf(files, choice) is not None
+    entry = catalog.find(name)
+    return entry is not None and weights_of(entry, weights) is not None
+
+
+def _ignore(file: str, size_bytes: int, total_bytes: int) -> None:
+    """Nothing is fetched here."""
