@@ -14,22 +14,15 @@ from openai.types.chat.completion_create_params import CompletionCreateParams
 
 from openworks.api.context import as_object
 from openworks.api.openai import values
+from openworks.api.openai.sampling import MAX_ANSWERS, OWN_FIELDS, parse_sampling, wants_usage
 from openworks.core.errors import UnsupportedParameterError
 from openworks.core.json import JsonObject, JsonValue
 from openworks.ports.text import ChatRequest, JsonFormat, Sampling
 from openworks.wire.openai.validate import RequestValidator
 
-OWN_FIELDS = {
-    "top_k": int,
-    "min_p": float,
-    "repeat_penalty": float,
-    "chat_template_kwargs": dict[str, object],
-}
-"""Sampling that open models have and OpenAI's API lacks; the SDK sends them by `extra_body`."""
-
 _VALIDATOR = RequestValidator(
     CompletionCreateParams,
-    extra_fields=OWN_FIELDS,
+    extra_fields={**OWN_FIELDS, "chat_template_kwargs": dict[str, object]},
     # Clients send back the very message that they received, with what the request types leave out.
     extra_fields_of={
         ChatCompletionAssistantMessageParam: {
@@ -40,8 +33,6 @@ _VALIDATOR = RequestValidator(
     },
 )
 _MAX_TOOLS = 128
-_MAX_ANSWERS = 128
-_MAX_SEED = 2**63
 
 _REFUSED: Mapping[str, str] = {
     "audio": "no model here speaks in a chat.",
@@ -49,6 +40,10 @@ _REFUSED: Mapping[str, str] = {
     "function_call": "it is deprecated; send 'tool_choice'.",
     "moderation": "this server moderates through /v1/moderations alone.",
     "web_search_options": "this server does not search the web.",
+}
+_REFUSED_IN_MESSAGES: Mapping[str, str] = {
+    "audio": "no model here hears what it said.",
+    "function_call": "it is deprecated; send 'tool_calls'.",
 }
 _DEFAULT_ONLY: Mapping[str, tuple[JsonValue, ...]] = {
     "modalities": (["text"],),
@@ -86,15 +81,10 @@ def parse_chat(body: JsonValue) -> ParsedChat:
             "messages", "Invalid 'messages': an empty array; at least one message is needed."
         )
     stream = fields.get("stream") is True
-    options = fields.get("stream_options")
-    if options is not None and not stream:
-        raise values.invalid(
-            "stream_options", "'stream_options' may be sent only when 'stream' is true."
-        )
     return ParsedChat(
         model=str(fields["model"]),
         request=ChatRequest(
-            messages=[_message(message) for message in messages],
+            messages=[_message(message, index) for index, message in enumerate(messages)],
             tools=_tools(fields),
             tool_choice=_tool_choice(fields),
             parallel_tool_calls=fields.get("parallel_tool_calls") is not False,
@@ -102,10 +92,10 @@ def parse_chat(body: JsonValue) -> ParsedChat:
             reasoning_effort=cast("str | None", fields.get("reasoning_effort")),
             template_args=as_object(fields.get("chat_template_kwargs") or {}),
             sampling=_sampling(fields),
-            n=values.integer(fields, "n", 1, _MAX_ANSWERS) or 1,
+            n=values.integer(fields, "n", 1, MAX_ANSWERS) or 1,
         ),
         stream=stream,
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        include_usage=wants_usage(fields, stream=stream),
         store=fields.get("store") is True,
         metadata=values.metadata(fields.get("metadata")),
         messages=messages,
@@ -128,18 +118,30 @@ def _refuse(fields: JsonObject) -> None:
             )
 
 
-def _message(message: JsonObject) -> JsonObject:
+def _message(message: JsonObject, index: int) -> JsonObject:
     """Say a message the way that open models' templates expect.
 
     OpenAI's newer `developer` role is their `system`; what is null or concerns OpenAI's own
     bookkeeping is left out.
     """
+    for name, reason in _REFUSED_IN_MESSAGES.items():
+        if message.get(name) is not None:
+            param = f"messages[{index}].{name}"
+            raise UnsupportedParameterError(
+                f"Unsupported parameter: '{param}': {reason}", param=param
+            )
+    if message["role"] == "function":
+        raise UnsupportedParameterError(
+            f"Unsupported value: 'messages[{index}].role' 'function' is deprecated; send 'tool'.",
+            code="unsupported_value",
+            param=f"messages[{index}].role",
+        )
     kept: JsonObject = {
         name: value
         for name, value in message.items()
-        if value is not None and name not in {"annotations", "refusal", "audio"}
+        if value is not None and name not in {"annotations", "refusal"}
     }
-    kept.setdefault("content", "")
+    kept.setdefault("content", message.get("refusal") or "")
     return {**kept, "role": "system"} if message["role"] == "developer" else kept
 
 
@@ -151,18 +153,9 @@ def _sampling(fields: JsonObject) -> Sampling:
             "top_logprobs", "'top_logprobs' may be sent only when 'logprobs' is true."
         )
     max_tokens = values.integer(fields, "max_completion_tokens", 1)
-    return Sampling(
+    return parse_sampling(
+        fields,
         max_tokens=max_tokens or values.integer(fields, "max_tokens", 1),
-        temperature=values.number(fields, "temperature", 0, 2),
-        top_p=values.number(fields, "top_p", 0, 1),
-        top_k=values.integer(fields, "top_k", 0),
-        min_p=values.number(fields, "min_p", 0, 1),
-        frequency_penalty=values.number(fields, "frequency_penalty", -2, 2) or 0.0,
-        presence_penalty=values.number(fields, "presence_penalty", -2, 2) or 0.0,
-        repeat_penalty=values.number(fields, "repeat_penalty", 0, 10),
-        seed=values.integer(fields, "seed", -_MAX_SEED, _MAX_SEED - 1),
-        stop=values.stops(fields),
-        logit_bias=values.logit_bias(fields),
         top_logprobs=(top_logprobs or 0) if wants_logprobs else None,
     )
 

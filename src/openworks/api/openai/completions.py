@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -13,22 +14,21 @@ from openworks.api.context import Context
 from openworks.api.endpoint import Answer, Events, Json
 from openworks.api.openai import values
 from openworks.api.openai.chat_answer import Head, usage_body
-from openworks.api.openai.chat_request import OWN_FIELDS
+from openworks.api.openai.sampling import MAX_ANSWERS, OWN_FIELDS, parse_sampling, wants_usage
 from openworks.core.json import JsonObject, JsonValue
 from openworks.core.tasks import gather, merge
 from openworks.ports.calls import Usage
-from openworks.ports.text import CompletionRequest, FinishReason, Sampling, TextChunk, TokenLogprob
+from openworks.ports.text import CompletionRequest, FinishReason, TextChunk, TokenLogprob
 from openworks.wire import sse
 from openworks.wire.openai.validate import RequestValidator
 
 _VALIDATOR = RequestValidator(
     CompletionCreateParams,
-    extra_fields={name: kind for name, kind in OWN_FIELDS.items() if "template" not in name},
+    extra_fields=OWN_FIELDS,
 )
 _DEFAULT_MAX_TOKENS = 16
-_MAX_ANSWERS = 128
 _MAX_PROMPTS = 2048
-_MAX_SEED = 2**63
+_PROMPTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +81,11 @@ async def create(context: Context) -> Answer:
 async def _gather(context: Context, parsed: _Parsed) -> list[tuple[list[_Choice], Usage]]:
     """Answer every prompt, side by side."""
 
-    async def answer(number: int, request: CompletionRequest) -> tuple[list[_Choice], Usage]:
-        call = context.call(parsed.model, number=number)
+    async def answer(
+        request: CompletionRequest, source: AsyncGenerator[TextChunk, None]
+    ) -> tuple[list[_Choice], Usage]:
         choices, usage = [_Choice() for _ in range(request.n)], Usage()
-        async with aclosing(context.services.pipeline.complete(call, request)) as chunks:
+        async with aclosing(source) as chunks:
             async for chunk in chunks:
                 choice = choices[chunk.index]
                 choice.text.append(chunk.content)
@@ -93,7 +94,21 @@ async def _gather(context: Context, parsed: _Parsed) -> list[tuple[list[_Choice]
                 usage = chunk.usage or usage
         return choices, usage
 
-    return await gather([answer(number, each) for number, each in enumerate(parsed.requests)])
+    sources = _sources(context, parsed)
+    return await gather([answer(*each) for each in zip(parsed.requests, sources, strict=True)])
+
+
+def _sources(context: Context, parsed: _Parsed) -> list[AsyncGenerator[TextChunk, None]]:
+    """One stream for each prompt. A few run at once: a request must not fill the engine's queue."""
+    turns = asyncio.Semaphore(_PROMPTS_AT_ONCE)
+
+    async def in_turn(number: int, request: CompletionRequest) -> AsyncGenerator[TextChunk, None]:
+        call = context.call(parsed.model, stream=parsed.stream, number=number)
+        async with turns, aclosing(context.services.pipeline.complete(call, request)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    return [in_turn(number, request) for number, request in enumerate(parsed.requests)]
 
 
 async def _events(context: Context, parsed: _Parsed, head: Head) -> AsyncGenerator[bytes, None]:
@@ -101,12 +116,7 @@ async def _events(context: Context, parsed: _Parsed, head: Head) -> AsyncGenerat
     common = _common(head)
     if parsed.include_usage:
         common["usage"] = None
-    streams = [
-        context.services.pipeline.complete(
-            context.call(parsed.model, stream=True, number=number), request
-        )
-        for number, request in enumerate(parsed.requests)
-    ]
+    streams = _sources(context, parsed)
     usages = [Usage() for _ in streams]
     offsets = [0] * (len(streams) * parsed.n)
     async with aclosing(merge(streams)) as chunks:
@@ -125,7 +135,7 @@ async def _events(context: Context, parsed: _Parsed, head: Head) -> AsyncGenerat
 
 def _parse(body: JsonValue) -> _Parsed:
     fields = cast("JsonObject", _VALIDATOR.check(body))
-    n = values.integer(fields, "n", 1, _MAX_ANSWERS) or 1
+    n = values.integer(fields, "n", 1, MAX_ANSWERS) or 1
     best_of = values.integer(fields, "best_of", 1, 20) or n
     stream = fields.get("stream") is True
     logprobs = values.integer(fields, "logprobs", 0, 5)
@@ -138,12 +148,12 @@ def _parse(body: JsonValue) -> _Parsed:
         raise values.unsupported(
             "logprobs", "log probabilities of the prompt itself ('echo' with 'logprobs')."
         )
-    options = fields.get("stream_options")
-    if options is not None and not stream:
-        raise values.invalid(
-            "stream_options", "'stream_options' may be sent only when 'stream' is true."
-        )
-    sampling = _sampling(fields, logprobs=0 if best_of > n and logprobs is None else logprobs)
+    max_tokens = values.integer(fields, "max_tokens", 0)
+    sampling = parse_sampling(
+        fields,
+        max_tokens=_DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
+        top_logprobs=0 if best_of > n and logprobs is None else logprobs,
+    )
     request = CompletionRequest(
         prompt="",
         suffix=cast("str | None", fields.get("suffix")),
@@ -156,32 +166,15 @@ def _parse(body: JsonValue) -> _Parsed:
         requests=[replace(request, prompt=prompt) for prompt in _prompts(fields)],
         n=n,
         stream=stream,
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        include_usage=wants_usage(fields, stream=stream),
         logprobs=logprobs,
-    )
-
-
-def _sampling(fields: JsonObject, *, logprobs: int | None) -> Sampling:
-    max_tokens = values.integer(fields, "max_tokens", 0)
-    return Sampling(
-        max_tokens=_DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
-        temperature=values.number(fields, "temperature", 0, 2),
-        top_p=values.number(fields, "top_p", 0, 1),
-        top_k=values.integer(fields, "top_k", 0),
-        min_p=values.number(fields, "min_p", 0, 1),
-        frequency_penalty=values.number(fields, "frequency_penalty", -2, 2) or 0.0,
-        presence_penalty=values.number(fields, "presence_penalty", -2, 2) or 0.0,
-        repeat_penalty=values.number(fields, "repeat_penalty", 0, 10),
-        seed=values.integer(fields, "seed", -_MAX_SEED, _MAX_SEED - 1),
-        stop=values.stops(fields),
-        logit_bias=values.logit_bias(fields),
-        top_logprobs=logprobs,
     )
 
 
 def _prompts(fields: JsonObject) -> list[str | Sequence[int]]:
     """Tell apart a text, texts, token ids and lists of token ids."""
-    found = values.texts_or_tokens(fields.get("prompt") or "", "prompt")
+    prompt = fields.get("prompt")
+    found = values.texts_or_tokens("" if prompt is None else prompt, "prompt")
     if len(found) > _MAX_PROMPTS:
         raise values.invalid(
             "prompt", f"Invalid 'prompt': at most {_MAX_PROMPTS} are allowed, got {len(found)}."

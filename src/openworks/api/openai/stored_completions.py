@@ -56,7 +56,7 @@ async def list_messages(context: Context) -> Answer:
     """List the messages that led to one."""
     item = await _find(context)
     page = cut(list(item.messages), values.page(context.request.query_params))
-    return Json(_page_body(list(page.items), has_more=page.has_more))
+    return Json(_page_body([_message_body(row) for row in page.items], has_more=page.has_more))
 
 
 def cut(rows: list[JsonObject], page: PageRequest) -> Page[JsonObject]:
@@ -83,6 +83,14 @@ def _id(context: Context) -> str:
 
 def _body(item: StoredCompletion) -> JsonObject:
     return {**item.completion, "metadata": dict(item.metadata)}
+
+
+def _message_body(message: JsonObject) -> JsonObject:
+    """A message as OpenAI lists it: content in parts has a field of its own."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": None, "content_parts": content}
 
 
 def _page_body(rows: list[JsonObject], *, has_more: bool) -> JsonObject:

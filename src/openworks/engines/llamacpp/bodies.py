@@ -68,6 +68,16 @@ def chat_body(request: ChatRequest, traits: ModelTraits) -> JsonObject:
     return body
 
 
+def must_call_tool(request: ChatRequest) -> bool:
+    """Whether the answer has to be a call; it has no content then."""
+    return bool(request.tools) and request.tool_choice not in {"auto", "none"}
+
+
+def may_call_tool(request: ChatRequest) -> bool:
+    """Whether the answer is a call or content, as the model likes."""
+    return bool(request.tools) and request.tool_choice == "auto"
+
+
 def completion_body(request: CompletionRequest, traits: ModelTraits) -> JsonObject:
     """Return the body of a streamed completion request; `echo` is left to the caller."""
     prompt: JsonValue = request.prompt if isinstance(request.prompt, str) else list(request.prompt)

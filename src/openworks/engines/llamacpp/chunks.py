@@ -37,6 +37,7 @@ class ChunkReader:
         param: str = "messages",
         stops: Sequence[str] = (),
         one_call: bool = False,
+        must_call: bool = False,
     ) -> None:
         """Read the events of one request.
 
@@ -46,11 +47,15 @@ class ChunkReader:
             param: The field that holds the prompt.
             stops: Texts that end an answer; with any, the request must have one answer.
             one_call: A second tool call ends an answer before it; as with `stops`.
+            must_call: Text instead of a tool call ends an answer before it; as with `stops`.
         """
         self.is_over = False
         """Whether the answer has ended before llama.cpp ends it."""
         self._stops = StopCutter(stops) if stops else None
         self._one_call = one_call
+        self._must_call = must_call
+        self.talked = False
+        """Whether there was text where a tool call must be."""
         self._param = param
         self._new_id = new_id
         self._top_logprobs = top_logprobs
@@ -112,6 +117,12 @@ class ChunkReader:
             self._called_tools.add(self._index)
         content, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
         logprobs = self._logprobs(choice.get("logprobs"))
+        if self._must_call:
+            ends_without = finish_reason == "stop" or bool(content.strip())
+            if ends_without and self._index not in self._called_tools:
+                self.talked = self.is_over = True
+                return None
+            content = ""  # line breaks around calls
         if self._stops is not None:
             is_last = finish_reason is not None
             content, logprobs = self._stops.feed(content, logprobs, is_last=is_last)

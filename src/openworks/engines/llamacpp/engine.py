@@ -17,9 +17,21 @@ from openworks.core.gguf import GgufHeader, read_header
 from openworks.core.ids import new_id
 from openworks.core.json import JsonObject
 from openworks.engines.base import Sink
-from openworks.engines.llamacpp.bodies import ModelTraits, chat_body, completion_body
+from openworks.engines.llamacpp.bodies import (
+    ModelTraits,
+    chat_body,
+    completion_body,
+    may_call_tool,
+    must_call_tool,
+)
 from openworks.engines.llamacpp.chunks import ChunkReader, error_of
 from openworks.engines.llamacpp.control import Control
+from openworks.engines.llamacpp.forced_calls import (
+    AsArguments,
+    Collected,
+    constrained,
+    functions_of,
+)
 from openworks.engines.llamacpp.params import common_params
 from openworks.ports.calls import Usage
 from openworks.ports.catalog import Deployment
@@ -70,20 +82,54 @@ class LlamaCppEngine:
     def chat(self, request: ChatRequest, out: Sink) -> None:
         self._require("text-generation")
         one_call = bool(request.tools) and not request.parallel_tool_calls
+        must_call = must_call_tool(request)
+        # Under a schema's grammar a model can call nothing: whether it would is found out first.
+        may_call = may_call_tool(request) and request.response_format is not None
 
-        def make(n: int, at: int, out: Sink) -> None:
-            part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
-            reader = ChunkReader(
+        def read(*, calls_only: bool) -> ChunkReader:
+            return ChunkReader(
                 new_id=new_id,
                 top_logprobs=request.sampling.top_logprobs,
                 param="messages",
                 stops=request.sampling.stop,
                 one_call=one_call,
+                must_call=calls_only,
             )
-            body = chat_body(part, self._traits)
-            _run(self._server.handle_chat_completions, body, reader, out)
 
-        self._in_rounds(request.n, make, out, one_by_one=one_call or bool(request.sampling.stop))
+        def make(n: int, at: int, out: Sink) -> None:
+            part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
+            body = chat_body(part, self._traits)
+            if must_call or may_call:
+                reader = read(calls_only=True)
+                free = {name: value for name, value in body.items() if name != "response_format"}
+                _run(self._server.handle_chat_completions, free, reader, out)
+                if not reader.talked:
+                    return
+                if must_call:
+                    self._force_call(body, request.sampling.max_tokens, out)
+                    return
+                body["tool_choice"] = "none"
+            _run(self._server.handle_chat_completions, body, read(calls_only=False), out)
+
+        one_by_one = one_call or must_call or may_call or bool(request.sampling.stop)
+        self._in_rounds(request.n, make, out, one_by_one=one_by_one)
+
+    def _force_call(self, body: JsonObject, max_tokens: int | None, out: Sink) -> None:
+        """Make the call that the model was told to make, when it talks instead."""
+        functions = functions_of(body)
+        name, chosen = next(iter(functions)), Collected(out)
+        if len(functions) > 1:
+            self._answer(constrained(body, {"enum": list(functions)}, max_tokens=-1), chosen)
+            if out.is_cancelled:
+                return
+            name = orjson.loads(chosen.text)
+        left = -1 if max_tokens is None else max(1, max_tokens - chosen.completion_tokens)
+        call = AsArguments(out, name, new_id=new_id, completion_tokens=chosen.completion_tokens)
+        self._answer(constrained(body, functions[name], max_tokens=left), call)
+
+    def _answer(self, body: JsonObject, out: Sink) -> None:
+        reader = ChunkReader(new_id=new_id, top_logprobs=None)
+        _run(self._server.handle_chat_completions, body, reader, out)
 
     def complete(self, request: CompletionRequest, out: Sink) -> None:
         self._require("text-generation")
