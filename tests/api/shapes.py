@@ -1,0 +1,253 @@
+"""Checks every body that the server emits against the SDK's own models, and nothing more.
+
+The SDK itself takes whatever comes: unknown fields become attributes, and missing ones surface
+where somebody reads them. Here both are faults.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import httpx2
+from openai.pagination import SyncCursorPage, SyncPage
+from openai.types import Completion, CreateEmbeddingResponse, Model
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionDeleted,
+    ChatCompletionMessage,
+    ChatCompletionStoreMessage,
+)
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from pydantic import BaseModel, ConfigDict
+
+_OWN_FIELDS: Mapping[type[BaseModel], frozenset[str]] = {
+    # Split reasoning, in the field that other open servers use.
+    ChatCompletionMessage: frozenset({"reasoning_content"}),
+    ChoiceDelta: frozenset({"reasoning_content"}),
+    # What a model is and whether it is loaded.
+    Model: frozenset(
+        {
+            "name",
+            "task",
+            "context_window",
+            "capabilities",
+            "license",
+            "state",
+            "memory_bytes",
+        }
+    ),
+    # OpenAI sends these on every list; the SDK's page reads only the first two.
+    SyncCursorPage[ChatCompletion]: frozenset({"object", "first_id", "last_id"}),
+}
+
+_KINDS: Mapping[str, type[BaseModel]] = {
+    "chat.completion": ChatCompletion,
+    "chat.completion.chunk": ChatCompletionChunk,
+    "chat.completion.deleted": ChatCompletionDeleted,
+    "text_completion": Completion,
+    "model": Model,
+}
+_LISTS: Mapping[str, type[BaseModel]] = {
+    "chat.completion": SyncCursorPage[ChatCompletion],
+    "embedding": CreateEmbeddingResponse,
+    "model": SyncPage[Model],
+}
+
+
+class _Error(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """What every error of the server looks like."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    error: _Error
+
+
+class StoredMessage(ChatCompletionStoreMessage):
+    """A message of a stored completion; the SDK's type knows only assistants."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]  # type: ignore[assignment] # wider than the SDK's
+    name: str | None = None
+    tool_call_id: str | None = None
+
+
+class MessagePage(BaseModel):
+    """A page of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    object: Literal["list"]
+    data: list[StoredMessage]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    index: int
+    relevance_score: float
+    document: dict[str, str] | None = None
+
+
+class _RerankUsage(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class RerankBody(BaseModel):
+    """A rerank answer, which the SDK has no model for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: str
+    object: str
+    model: str
+    results: list[_Result]
+    usage: _RerankUsage
+
+
+def check_body(data: bytes) -> None:
+    """Fail unless `data` is a whole, well-formed document of the API."""
+    body = json.loads(data)
+    kind = kind_of(body)
+    if kind is CreateEmbeddingResponse:
+        for row in body["data"]:
+            if isinstance(row["embedding"], str):  # the SDK decodes base64 before it reads the type
+                row["embedding"] = [
+                    number for (number,) in struct.iter_unpack("<f", b64decode(row["embedding"]))
+                ]
+        data = json.dumps(body).encode()
+    if kind is Completion:
+        for choice in body["choices"]:  # the SDK's type has no null, which OpenAI streams
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+        data = json.dumps(body).encode()
+    strictly(kind, data)
+
+
+def check_events(lines: Iterable[bytes]) -> None:
+    """Fail unless every event of a stream is well-formed, and the last one is its end."""
+    payloads = [line.removeprefix(b"data: ") for line in lines if line]
+    for payload in payloads:
+        if payload != b"[DONE]":
+            check_body(payload)
+    assert payloads[-1] == b"[DONE]" or "error" in json.loads(payloads[-1])
+    assert b"[DONE]" not in payloads[:-1]
+
+
+def kind_of(body: Any) -> type[BaseModel]:
+    """Return the model that a document must fit."""
+    if "error" in body:
+        return ErrorBody
+    if body["object"] != "list":
+        return _KINDS[body["object"]]
+    if "results" in body:
+        return RerankBody
+    rows = body["data"]
+    if not rows:
+        return SyncCursorPage[ChatCompletion] if "has_more" in body else SyncPage[Model]
+    if "object" not in rows[0]:
+        return MessagePage
+    return _LISTS[rows[0]["object"]]
+
+
+def strictly(kind: type[BaseModel], data: bytes) -> None:
+    """Fail unless `data` has every field of `kind` with its exact type, and no field beyond."""
+    for model in _models_in(kind.model_validate_json(data, strict=True)):
+        unknown = set(model.model_extra or ()) - _OWN_FIELDS.get(type(model), frozenset())
+        assert not unknown, f"{type(model).__name__} has no {sorted(unknown)}: {data[:500]!r}"
+
+
+def _models_in(value: Any) -> Iterator[BaseModel]:
+    if isinstance(value, BaseModel):
+        yield value
+        for name in type(value).model_fields:
+            yield from _models_in(getattr(value, name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _models_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _models_in(item)
+
+
+class CheckedTransport(httpx2.HTTPTransport):
+    """Looks at every answer on its way to the SDK."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = super().handle_request(request)
+        assert isinstance(response.stream, httpx2.SyncByteStream)
+        response.stream = _Checked(response.stream, response)
+        return response
+
+
+class AsyncCheckedTransport(httpx2.AsyncHTTPTransport):
+    """Looks at every answer on its way to the SDK."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = _AsyncChecked(response.stream, response)
+        return response
+
+
+class _Checked(httpx2.SyncByteStream):
+    """A body that is checked when it has been read to its end; a reader may leave before."""
+
+    def __init__(self, inner: httpx2.SyncByteStream, response: httpx2.Response) -> None:
+        self._inner = inner
+        self._response = response
+        self._parts: list[bytes] = []  # the SDK may stop at [DONE] and read the rest afterwards
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._inner:
+            self._parts.append(part)
+            yield part
+        _check(self._response, b"".join(self._parts))
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _AsyncChecked(httpx2.AsyncByteStream):
+    """The same for a client that does not block."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, response: httpx2.Response) -> None:
+        self._inner = inner
+        self._response = response
+        self._parts: list[bytes] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._inner:
+            self._parts.append(part)
+            yield part
+        _check(self._response, b"".join(self._parts))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _check(response: httpx2.Response, body: bytes) -> None:
+    assert response.headers["x-request-id"].startswith("req_")
+    assert int(response.headers["openai-processing-ms"]) >= 0
+    if response.headers["content-type"].startswith("text/event-stream"):
+        check_events(body.split(b"\n\n"))
+    else:
+        assert response.headers["content-type"] == "application/json"
+        check_body(body)
