@@ -73,11 +73,8 @@ class MemoryKeyStore:
             self._keys[key_id] = replace(key, revoked_at_s=at_s)
         return key is not None
 
-    async def count_active(self, *, now_s: float) -> int:
-        return sum(
-            key.revoked_at_s is None and (key.expires_at_s is None or key.expires_at_s > now_s)
-            for key in self._keys.values()
-        )
+    async def count_unrevoked(self) -> int:
+        return sum(key.revoked_at_s is None for key in self._keys.values())
 
 
 class MemoryRecordStore:

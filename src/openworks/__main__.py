@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openworks.app.cli import main
+from openworks.app.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from openworks.app.durations import parse_future, parse_past
+from openworks.app.cli.durations import parse_future, parse_past
 from openworks.core.errors import InvalidRequestError
 
 NOW_S = datetime(2026, 1, 15, tzinfo=UTC).timestamp()

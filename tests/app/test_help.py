@@ -10,7 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from openworks import __version__
-from openworks.app.cli import app
+from openworks.app.cli.main import app
 from tests.app.command import Command
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"

@@ -83,7 +83,7 @@ def test_revoking_the_last_key_warns_that_the_server_is_open(command: Command) -
     output = command.run("keys", "revoke", key["id"])
 
     assert output.status == 0
-    assert "No active key is left" in output.err
+    assert "No key is left" in output.err
     assert "revoked" in command.run("keys", "list").out
 
 

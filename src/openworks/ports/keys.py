@@ -52,6 +52,6 @@ class KeyStore(Protocol):
         """Mark a key as revoked; False when there is none. Revoking twice keeps the first time."""
         ...
 
-    async def count_active(self, *, now_s: float) -> int:
-        """How many keys are neither revoked nor expired."""
+    async def count_unrevoked(self) -> int:
+        """How many keys were made and not revoked; an expired one still counts."""
         ...

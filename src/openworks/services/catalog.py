@@ -20,12 +20,14 @@ from openworks.ports.catalog import (
 )
 from openworks.ports.weights import LocalWeights, Weights
 
-SERVED_ENGINES: tuple[EngineName, ...] = ("llamacpp",)
-"""The engines of this release, the preferred one first."""
+SERVED: Mapping[EngineName, frozenset[Task]] = {
+    "llamacpp": frozenset({"text-generation", "text-embeddings", "rerank"})
+}
+"""The engines of this release, the preferred one first, and the tasks that each serves."""
 
 _OVERHEAD_BYTES = 96 << 20
 """What an engine process takes beside weights and KV cache (measured: about 90 MB)."""
-_REPO = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _RANK_POOLING = 4
 
 
@@ -128,9 +130,15 @@ class Catalog:
 
     def served(self) -> list[ModelEntry]:
         """List the models that can answer now, defaults first."""
+        self.register_pulled()
         here = [entry for entry in self._entries.values() if self._local(entry) is not None]
         defaults = set(self._defaults.values())
         return sorted(here, key=lambda entry: (entry.id not in defaults, entry.id))
+
+    def register_pulled(self) -> None:
+        """Take in the repositories of the local cache, under their own names."""
+        for pulled in self._weights.pulled():
+            self._pulled(pulled.repo)
 
     def entries(self) -> list[ModelEntry]:
         """List every known model."""
@@ -142,9 +150,9 @@ class Catalog:
             self._names.setdefault(alias, entry.id)
 
     def _pulled(self, name: str) -> ModelEntry | None:
-        """A repository of the Hub under its own name, if it was pulled."""
-        if not _REPO.fullmatch(name):
-            return None
+        """A repository of the Hub under its own name, if it was pulled and is of use."""
+        if name in self._entries or self._is_of_catalogue(name) or not _REPO.fullmatch(name):
+            return self._entries.get(name)
         source = WeightsSource(repo=name)
         local = self._weights.locate(source)
         if local is None or local.path.suffix != ".gguf":
@@ -153,10 +161,14 @@ class Catalog:
         self._register(entry)
         return entry
 
+    def _is_of_catalogue(self, repo: str) -> bool:
+        return any(
+            source.repo == repo for entry in self._entries.values() for _, source in servable(entry)
+        )
+
     def _local(self, entry: ModelEntry) -> tuple[EngineName, LocalWeights] | None:
-        for engine in SERVED_ENGINES:
-            source = entry.weights.get(engine)
-            if source is not None and (local := self._weights.locate(source)) is not None:
+        for engine, source in servable(entry):
+            if (local := self._weights.locate(source)) is not None:
                 return engine, local
         return None
 
@@ -185,7 +197,7 @@ class Catalog:
         )
 
     def _missing(self, entry: ModelEntry) -> ModelNotFoundError:
-        if not any(engine in SERVED_ENGINES for engine in entry.weights):
+        if not servable(entry):
             return ModelNotFoundError(
                 f"The model {entry.id!r} is known ({entry.task}), but no engine of this server "
                 "runs it yet.",
@@ -205,6 +217,15 @@ class Catalog:
             f"The model {name[:200]!r} does not exist or you do not have access to it.{hint}",
             param="model",
         )
+
+
+def servable(entry: ModelEntry) -> list[tuple[EngineName, WeightsSource]]:
+    """The engines that can run a model for its task, with the weights that each needs."""
+    return [
+        (engine, entry.weights[engine])
+        for engine, tasks in SERVED.items()
+        if engine in entry.weights and entry.task in tasks
+    ]
 
 
 def entry_of_file(path: Path, name: str, source: WeightsSource) -> ModelEntry:

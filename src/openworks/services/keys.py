@@ -46,7 +46,8 @@ class Keys:
         self._clock = clock
         self._new_id = new_id
         self._seen: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
-        self._guarded: tuple[float, bool] | None = None
+        self._was_guarded = False
+        self._looked_at_s = -_FRESH_S
 
     async def create(
         self,
@@ -88,23 +89,22 @@ class Keys:
         self._seen.clear()
 
     async def is_guarded(self) -> bool:
-        """Whether a secret is needed: an access token is set, or a key is active."""
-        if self._config.token is not None:
+        """Whether a secret is needed: an access token is set, or there has been a key.
+
+        A server never opens while it runs: revoking its last key, or letting it expire, must not
+        let everybody in.
+        """
+        if self._config.token is not None or self._was_guarded:
             return True
         now_s = self._clock.monotonic_s()
-        if self._guarded is None or now_s - self._guarded[0] > _FRESH_S:
-            try:
-                count = await self._store.count_active(now_s=self._clock.now_s())
-            except AppError:
-                if self._guarded is None:
-                    raise
-                return self._guarded[1]
-            self._guarded = (now_s, count > 0)
-        return self._guarded[1]
+        if now_s - self._looked_at_s >= _FRESH_S:
+            self._was_guarded = await self._store.count_unrevoked() > 0
+            self._looked_at_s = now_s
+        return self._was_guarded
 
     async def check_store(self) -> None:
         """Return if the store of keys answers; raise its error otherwise."""
-        await self._store.count_active(now_s=self._clock.now_s())
+        await self._store.count_unrevoked()
 
     async def authenticate(self, secret: str | None) -> Principal:
         """Return who shows `secret`; on an unguarded server, everybody is the default account.

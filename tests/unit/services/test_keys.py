@@ -20,9 +20,9 @@ class BreakableStore(MemoryKeyStore):
         self._check()
         return await super().get_by_hash(key_hash)
 
-    async def count_active(self, *, now_s: float) -> int:
+    async def count_unrevoked(self) -> int:
         self._check()
-        return await super().count_active(now_s=now_s)
+        return await super().count_unrevoked()
 
     def _check(self) -> None:
         if self.broken:
@@ -82,6 +82,28 @@ async def test_expired_key_stops_working(keys: Keys, clock: FakeClock) -> None:
     clock.advance(61)
     with pytest.raises(AuthenticationError):
         await keys.authenticate(secret)
+
+
+async def test_server_stays_closed_when_its_last_key_is_revoked(
+    keys: Keys, clock: FakeClock
+) -> None:
+    key, secret = await keys.create(name="me")
+    await keys.authenticate(secret)
+    await keys.revoke(key.id)
+    clock.advance(3600)
+    with pytest.raises(AuthenticationError):
+        await keys.authenticate(None)
+
+
+async def test_server_that_starts_after_the_last_key_expired_is_closed(
+    store: BreakableStore, clock: FakeClock
+) -> None:
+    before = Keys(store, AccessConfig(), clock=clock, new_id=CountingIds())
+    await before.create(name="me", expires_at_s=clock.now_s() + 60)
+    clock.advance(61)
+    after = Keys(store, AccessConfig(), clock=clock, new_id=CountingIds())
+    with pytest.raises(AuthenticationError):
+        await after.authenticate(None)
 
 
 async def test_message_about_a_wrong_key_does_not_repeat_it(keys: Keys) -> None:

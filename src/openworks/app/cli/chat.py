@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openworks.app.cli_options import ConfigOption, DataDirOption, make_folder, read_settings
-from openworks.app.cli_terminal import print_error, stdout
+from openworks.app.cli.options import ConfigOption, DataDirOption, make_folder, read_settings
+from openworks.app.cli.terminal import print_error, stdout
 from openworks.core.errors import AppError, InvalidRequestError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from openworks.app.conversation import Conversation
+    from openworks.app.cli.conversation import Conversation
 
 _HELP = "/reset begins anew, Ctrl-C stops an answer, /exit or Ctrl-D leaves."
 
@@ -61,7 +61,7 @@ def chat(
     """
     settings = read_settings(config, data_dir)
     make_folder(settings)
-    from openworks.app.conversation import open_chat
+    from openworks.app.cli.conversation import open_chat
 
     question = None if sys.stdin.isatty() else _piped()
     with open_chat(settings, model=model, url=url, system=system, api_key=api_key) as conversation:

@@ -14,17 +14,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from openworks.app.cli_options import make_folder, read_settings
-from openworks.app.cli_terminal import Stopwatch, bytes_text
-from openworks.app.first_load import first_token, patiently
-from openworks.app.launch import EXAMPLE_MODEL, bind
-from openworks.app.local_models import local_catalog
-from openworks.app.machine import (
+from openworks.app.cli.first_load import first_token, patiently
+from openworks.app.cli.launch import EXAMPLE_MODEL, bind
+from openworks.app.cli.local_models import local_catalog
+from openworks.app.cli.machine import (
     Finding,
     available_memory_bytes,
     examine_machine,
     memory_limit_bytes,
 )
+from openworks.app.cli.options import make_folder, read_settings
+from openworks.app.cli.terminal import Stopwatch, bytes_text
 from openworks.app.server import check_access, is_loopback
 from openworks.app.settings import DEFAULT_FILE, ServerConfig, Settings, SettingsError
 from openworks.app.wiring import State, make_weights, open_state

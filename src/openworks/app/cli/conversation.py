@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from openworks.app.cli_terminal import hide_logs
-from openworks.app.launch import DEMONSTRATION_MODEL, EXAMPLE_MODEL
-from openworks.app.private_server import private_server
+from openworks.app.cli.launch import DEMONSTRATION_MODEL, EXAMPLE_MODEL
+from openworks.app.cli.private_server import private_server
+from openworks.app.cli.terminal import hide_logs
 from openworks.app.settings import Settings
 from openworks.core.errors import AuthenticationError, ModelNotFoundError, ProviderError
 from openworks.services.keys import AccessConfig

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openworks.app.cli_options import ConfigOption, DataDirOption, JsonOption
-from openworks.app.cli_terminal import hide_logs, print_json, stdout
+from openworks.app.cli.options import ConfigOption, DataDirOption, JsonOption
+from openworks.app.cli.terminal import hide_logs, print_json, stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from openworks.app.machine import Finding
+    from openworks.app.cli.machine import Finding
 
 _MARKS = {"ok": ("✓", "green"), "off": ("–", "yellow"), "bad": ("✗", "red")}  # noqa: RUF001 # en dash
 _ASCII = {"ok": "+", "off": "-", "bad": "x"}
@@ -37,7 +37,7 @@ def doctor(
 
     The exit status is 1 only if serving is impossible.
     """
-    from openworks.app.doctor import examine
+    from openworks.app.cli.checks import examine
 
     hide_logs()
     found: list[Finding] = []

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from openworks.api.context import Services
-from openworks.app.cli_terminal import Stopwatch, bytes_text, logs_above
+from openworks.app.cli.terminal import Stopwatch, bytes_text, logs_above
 from openworks.core.errors import InvalidRequestError, ModelLoadingError, ModelNotFoundError
 from openworks.engines.pool import resident_bytes
 from openworks.ports.catalog import Deployment

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from openworks.app.cli_options import (
+from openworks.app.cli.options import (
     ConfigOption,
     DataDirOption,
     JsonOption,
     make_folder,
     read_settings,
 )
-from openworks.app.cli_terminal import (
+from openworks.app.cli.terminal import (
     print_json,
     print_table,
     stderr,
@@ -78,7 +78,7 @@ def create(
     config: ConfigOption = None,
 ) -> None:
     """Make a key and print its secret, which is shown this once."""
-    from openworks.app.durations import parse_future
+    from openworks.app.cli.durations import parse_future
 
     expires_at_s = None if expires is None else parse_future(expires, SystemClock().now_s())
     settings = read_settings(config, data_dir)
@@ -150,8 +150,8 @@ def revoke(
     stdout().print(f"Revoked {key_id}.", markup=False)
     if not left:
         stderr().print(
-            "[yellow]No active key is left:[/] a server without an access token is now open to "
-            "everybody who reaches it."
+            "[yellow]No key is left:[/] a running server stays closed; one that is started from "
+            "now on without an access token is open to this machine."
         )
 
 

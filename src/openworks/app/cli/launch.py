@@ -12,13 +12,13 @@ from types import FrameType
 
 from openworks import __version__
 from openworks.api.context import Services
-from openworks.app.cli_options import make_folder
-from openworks.app.cli_terminal import (
+from openworks.app.cli.first_load import load_default
+from openworks.app.cli.options import make_folder
+from openworks.app.cli.terminal import (
     Downloads,
     stderr,
     stdout,
 )
-from openworks.app.first_load import load_default
 from openworks.app.logs import set_up_logs
 from openworks.app.server import check_access, serve
 from openworks.app.settings import ServerConfig, Settings, SettingsError

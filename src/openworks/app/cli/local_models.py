@@ -9,7 +9,7 @@ from openworks.app.settings import Settings
 from openworks.app.wiring import chooses_file, make_catalog
 from openworks.ports.catalog import ModelEntry, WeightsSource
 from openworks.ports.weights import LocalWeights
-from openworks.services.catalog import SERVED_ENGINES, Catalog
+from openworks.services.catalog import Catalog, servable
 from openworks.storage.weights import choose
 from openworks.storage.weights.hub import HubWeights
 
@@ -25,24 +25,13 @@ async def local_catalog(settings: Settings, weights: HubWeights) -> tuple[Catalo
     catalog = await make_catalog(
         replace(settings, models=tuple(here)), weights, on_progress=_ignore
     )
-    register_pulled(catalog, weights)
+    catalog.register_pulled()
     return catalog, [name for name in settings.models if name not in here]
-
-
-def register_pulled(catalog: Catalog, weights: HubWeights) -> None:
-    """Let the catalogue know the repositories that were pulled under their own names."""
-    listed = {source.repo for entry in catalog.entries() for source in entry.weights.values()}
-    for pulled in weights.pulled():
-        if pulled.repo not in listed and any(file.endswith(".gguf") for file in pulled.files):
-            catalog.find(pulled.repo)
 
 
 def source_of(entry: ModelEntry) -> WeightsSource | None:
     """Return where the weights of the engine come from that would serve `entry`; None for none."""
-    for engine in SERVED_ENGINES:
-        if engine in entry.weights:
-            return entry.weights[engine]
-    return None
+    return next((source for _, source in servable(entry)), None)
 
 
 def weights_of(entry: ModelEntry, weights: HubWeights) -> LocalWeights | None:

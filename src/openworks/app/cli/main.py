@@ -11,12 +11,12 @@ import sys
 import typer
 
 from openworks import __version__
-from openworks.app import cli_keys, cli_models
-from openworks.app.cli_chat import chat
-from openworks.app.cli_doctor import doctor
-from openworks.app.cli_serve import serve
-from openworks.app.cli_terminal import print_error
-from openworks.app.cli_usage import usage
+from openworks.app.cli import keys, models
+from openworks.app.cli.chat import chat
+from openworks.app.cli.doctor import doctor
+from openworks.app.cli.serve import serve
+from openworks.app.cli.terminal import print_error
+from openworks.app.cli.usage import usage
 from openworks.core.errors import AppError
 
 app = typer.Typer(
@@ -30,8 +30,8 @@ app = typer.Typer(
 )
 app.command("serve")(serve)
 app.command("chat")(chat)
-app.add_typer(cli_models.app, name="models")
-app.add_typer(cli_keys.app, name="keys")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.command("usage")(usage)
 app.command("doctor")(doctor)
 

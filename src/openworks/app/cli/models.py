@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openworks.app.cli_options import (
+from openworks.app.cli.options import (
     ConfigOption,
     DataDirOption,
     JsonOption,
     make_folder,
     read_settings,
 )
-from openworks.app.cli_terminal import (
+from openworks.app.cli.terminal import (
     Downloads,
     bytes_text,
     hide_logs,
@@ -88,7 +88,7 @@ def rm(name: NameArgument, data_dir: DataDirOption = None, config: ConfigOption 
 
 
 async def _rows(settings: Settings, *, every: bool) -> list[JsonObject]:
-    from openworks.app.local_models import local_catalog
+    from openworks.app.cli.local_models import local_catalog
     from openworks.app.wiring import make_weights
 
     weights = make_weights(settings)
@@ -103,7 +103,7 @@ async def _rows(settings: Settings, *, every: bool) -> list[JsonObject]:
 
 
 def _row(catalog: Catalog, entry: ModelEntry, weights: HubWeights) -> JsonObject:
-    from openworks.app.local_models import source_of, weights_of
+    from openworks.app.cli.local_models import source_of, weights_of
 
     source = source_of(entry)
     local = weights_of(entry, weights)
@@ -158,7 +158,7 @@ def _origin(source: WeightsSource | None) -> str:
 
 
 async def _pull(settings: Settings, name: str) -> None:
-    from openworks.app.local_models import source_of
+    from openworks.app.cli.local_models import source_of
     from openworks.app.wiring import chooses_file, hub_source, make_catalog, make_weights
     from openworks.ports.weights import LocalWeights
 
@@ -189,7 +189,7 @@ async def _pull(settings: Settings, name: str) -> None:
 
 
 async def _remove(settings: Settings, name: str) -> None:
-    from openworks.app.local_models import source_of
+    from openworks.app.cli.local_models import source_of
     from openworks.app.wiring import chooses_file, make_catalog, make_weights
 
     weights = make_weights(settings)

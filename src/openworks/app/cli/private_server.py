@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from openworks.api.context import Services
-from openworks.app.cli_terminal import Downloads, stderr
-from openworks.app.first_load import load_default
+from openworks.app.cli.first_load import load_default
+from openworks.app.cli.terminal import Downloads, stderr
 from openworks.app.server import serve
 from openworks.app.settings import Settings
 from openworks.app.wiring import make_catalog, make_weights

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from openworks.app.cli_options import ConfigOption, DataDirOption, read_settings
+from openworks.app.cli.options import ConfigOption, DataDirOption, read_settings
 
 
 def serve(
@@ -59,6 +59,6 @@ def serve(
         models=model or None,
         log__level=log_level,
     )
-    from openworks.app.launch import run
+    from openworks.app.cli.launch import run
 
     run(settings)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openworks.app.cli_options import (
+from openworks.app.cli.options import (
     ConfigOption,
     DataDirOption,
     JsonOption,
     make_folder,
     read_settings,
 )
-from openworks.app.cli_terminal import print_json, print_table, stdout, table
+from openworks.app.cli.terminal import print_json, print_table, stdout, table
 from openworks.core.clock import SystemClock
 from openworks.ports.calls import UsageGroup, UsageRow
 
@@ -41,7 +41,7 @@ def usage(
     config: ConfigOption = None,
 ) -> None:
     """Add up calls, tokens and costs."""
-    from openworks.app.durations import parse_past
+    from openworks.app.cli.durations import parse_past
 
     since_s = None if since is None else parse_past(since, SystemClock().now_s())
     settings = read_settings(config, data_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, func, insert, select, update
 
 from openworks.core.ids import AccountId, KeyId
 from openworks.ports.keys import ApiKey
@@ -47,15 +47,8 @@ class SqlKeyStore:
         async with self._database.write() as connection:
             return (await connection.execute(statement)).rowcount > 0
 
-    async def count_active(self, *, now_s: float) -> int:
-        query = (
-            select(func.count())
-            .select_from(api_keys)
-            .where(
-                api_keys.c.revoked_at_s.is_(None),
-                or_(api_keys.c.expires_at_s.is_(None), api_keys.c.expires_at_s > now_s),
-            )
-        )
+    async def count_unrevoked(self) -> int:
+        query = select(func.count()).select_from(api_keys).where(api_keys.c.revoked_at_s.is_(None))
         async with self._database.read() as connection:
             return (await connection.execute(query)).scalar_one()
 
