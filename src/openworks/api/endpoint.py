@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import TypeAlias
 
@@ -208,9 +208,11 @@ async def _nothing_more() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def send_error(send: Send, error: AppError) -> None:
+async def send_error(
+    send: Send, error: AppError, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Answer with an error in OpenAI's shape."""
-    extra = []
+    extra = [*headers]
     if error.retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
     if error.status == 401:

@@ -28,7 +28,7 @@ from openworks.services.keys import Keys
 
 def make_app(services: Services, config: ServerConfig) -> Starlette:
     """Return the ASGI application."""
-    middleware = [Middleware(BusyGuard, limit=config.max_requests)]
+    middleware = [Middleware(BusyGuard, limit=config.max_requests, new_id=services.new_id)]
     if config.cors_origins:
         middleware.insert(
             0,

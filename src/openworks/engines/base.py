@@ -23,13 +23,17 @@ ENGINE_FACTORIES = {"llamacpp": "openworks.engines.llamacpp.engine:load"}
 """Engine name → `module:function`; the module is imported in the engine's process alone."""
 
 
-class Sink(Protocol):
-    """Where one request's chunks go."""
+class Cancellation(Protocol):
+    """Whether somebody still waits for a request."""
 
     @property
     def is_cancelled(self) -> bool:
         """Whether nobody waits for more; the engine then stops within one step."""
         ...
+
+
+class Sink(Cancellation, Protocol):
+    """Where one request's chunks go."""
 
     def put(self, chunk: TextChunk) -> None:
         """Hand over a chunk; may be called on any thread."""
@@ -53,12 +57,12 @@ class Engine(Protocol):
         """As `ports.text.CompletionModel.stream`; returns when the answers are complete."""
         ...
 
-    def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
-        """As `ports.text.Embedder.embed`."""
+    def embed(self, request: EmbeddingRequest, out: Cancellation) -> EmbeddingResult:
+        """As `ports.text.Embedder.embed`; when cancelled, its result is of no interest."""
         ...
 
-    def rerank(self, request: RerankRequest) -> RerankResult:
-        """As `ports.text.Reranker.rerank`."""
+    def rerank(self, request: RerankRequest, out: Cancellation) -> RerankResult:
+        """As `ports.text.Reranker.rerank`; when cancelled, its result is of no interest."""
         ...
 
 

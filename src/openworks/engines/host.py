@@ -122,9 +122,9 @@ class Host:
                 self._engine.complete(completion, sink)
                 self._outbox.send(Done(id=work.id))
             case Embed(request=embedding):
-                self._outbox.send(Embedded(id=work.id, result=self._engine.embed(embedding)))
+                self._outbox.send(Embedded(id=work.id, result=self._engine.embed(embedding, sink)))
             case Rerank(request=rerank):
-                self._outbox.send(Reranked(id=work.id, result=self._engine.rerank(rerank)))
+                self._outbox.send(Reranked(id=work.id, result=self._engine.rerank(rerank, sink)))
             case _:
                 assert_never(work)
 

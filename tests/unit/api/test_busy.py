@@ -6,6 +6,7 @@ import json
 from starlette.types import Message, Receive, Scope, Send
 
 from openworks.api.busy import BusyGuard
+from tests.fakes import CountingIds
 
 
 async def never() -> Message:
@@ -31,12 +32,13 @@ async def test_request_over_the_limit_is_told_and_the_next_one_is_served() -> No
         await gate.wait()
         served += 1
 
-    guard = BusyGuard(app, limit=2)
+    guard = BusyGuard(app, limit=2, new_id=CountingIds())
     waiting = [asyncio.create_task(ask(guard)) for _ in range(2)]
     await asyncio.sleep(0)
     start, body = await ask(guard)
     assert start["status"] == 503
     assert (b"retry-after", b"1") in start["headers"]
+    assert (b"x-request-id", b"req_1") in start["headers"]
     assert json.loads(body["body"])["error"]["code"] == "server_overloaded"
     gate.set()
     await asyncio.gather(*waiting)
@@ -48,7 +50,7 @@ async def test_request_that_fails_makes_room_again() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ValueError
 
-    guard = BusyGuard(app, limit=1)
+    guard = BusyGuard(app, limit=1, new_id=CountingIds())
     for _ in range(3):
         try:
             await ask(guard)

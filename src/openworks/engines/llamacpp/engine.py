@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import orjson
 import xllamacpp
@@ -16,7 +16,7 @@ from openworks.core.errors import InternalError, InvalidRequestError, ModelUnava
 from openworks.core.gguf import GgufHeader, read_header
 from openworks.core.ids import new_id
 from openworks.core.json import JsonObject
-from openworks.engines.base import Sink
+from openworks.engines.base import Cancellation, Sink
 from openworks.engines.llamacpp.bodies import (
     ModelTraits,
     chat_body,
@@ -45,6 +45,16 @@ from openworks.ports.text import (
     Sampling,
     TextChunk,
 )
+
+_T = TypeVar("_T")
+_INPUTS_AT_ONCE = 32
+"""Embeddings and scores come in batches of this size; a request can be cancelled between two."""
+
+
+def batched(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """Cut `items` into parts of `size`; the last may be shorter."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def load(deployment: Deployment) -> LlamaCppEngine:
@@ -153,29 +163,36 @@ class LlamaCppEngine:
 
         self._in_rounds(request.n, make, out, one_by_one=bool(request.sampling.stop))
 
-    def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest, out: Cancellation) -> EmbeddingResult:
         self._require("text-embeddings")
-        body: JsonObject = {
-            "input": [text if isinstance(text, str) else list(text) for text in request.inputs],
-            "encoding_format": "base64",
-        }
-        answer = _ask(self._server.handle_embeddings, body, param="input")
-        rows = sorted(answer["data"], key=lambda row: cast("int", row["index"]))
-        return EmbeddingResult(
-            vectors=[base64.b64decode(row["embedding"]) for row in rows],
-            usage=Usage(prompt_tokens=answer["usage"]["prompt_tokens"]),
-        )
+        vectors: list[bytes] = []
+        usage = Usage()
+        for inputs in batched(request.inputs, _INPUTS_AT_ONCE):
+            if out.is_cancelled:
+                break
+            body: JsonObject = {
+                "input": [text if isinstance(text, str) else list(text) for text in inputs],
+                "encoding_format": "base64",
+            }
+            answer = _ask(self._server.handle_embeddings, body, param="input")
+            rows = sorted(answer["data"], key=lambda row: cast("int", row["index"]))
+            vectors += [base64.b64decode(row["embedding"]) for row in rows]
+            usage += Usage(prompt_tokens=answer["usage"]["prompt_tokens"])
+        return EmbeddingResult(vectors=vectors, usage=usage)
 
-    def rerank(self, request: RerankRequest) -> RerankResult:
+    def rerank(self, request: RerankRequest, out: Cancellation) -> RerankResult:
         self._require("rerank")
-        body: JsonObject = {"query": request.query, "documents": list(request.documents)}
-        answer = _ask(self._server.handle_rerank, body, param="documents")
-        scores = [0.0] * len(request.documents)
-        for row in answer["results"]:
-            scores[row["index"]] = row["relevance_score"]
-        return RerankResult(
-            scores=scores, usage=Usage(prompt_tokens=answer["usage"]["prompt_tokens"])
-        )
+        scores: list[float] = []
+        usage = Usage()
+        for documents in batched(request.documents, _INPUTS_AT_ONCE):
+            if out.is_cancelled:
+                break
+            body: JsonObject = {"query": request.query, "documents": list(documents)}
+            answer = _ask(self._server.handle_rerank, body, param="documents")
+            rows = sorted(answer["results"], key=lambda row: cast("int", row["index"]))
+            scores += [row["relevance_score"] for row in rows]
+            usage += Usage(prompt_tokens=answer["usage"]["prompt_tokens"])
+        return RerankResult(scores=scores, usage=usage)
 
     def _require(self, task: str) -> None:
         if self._task != task:
