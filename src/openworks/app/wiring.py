@@ -30,6 +30,8 @@ from openworks.storage.sql.database import Database, DatabaseConfig
 from openworks.storage.sql.keys import SqlKeyStore
 from openworks.storage.sql.records import SqlRecordStore
 from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
+from openworks.storage.weights import choose
+from openworks.storage.weights.cache import list_files
 from openworks.storage.weights.hub import HubConfig, HubWeights
 
 log = logging.getLogger(__name__)
@@ -104,11 +106,21 @@ def chooses_file(name: str) -> bool:
 
 async def _source_of(name: str, weights: HubWeights, *, on_progress: Progress) -> WeightsSource:
     if (path := _local_path(name)) is not None:
-        return WeightsSource(path=path)
+        return _source_at(path)
     source = await hub_source(name, weights)
     if weights.locate(source) is None:
         await weights.fetch(source, on_progress=on_progress)
     return source
+
+
+def _source_at(path: Path) -> WeightsSource:
+    """A file, or the GGUF of a folder with the projector beside it."""
+    if not path.is_dir():
+        return WeightsSource(path=path)
+    names = list_files(path)
+    return WeightsSource(
+        path=path, file=choose.choose_gguf(names), mmproj=choose.choose_mmproj(names)
+    )
 
 
 def _local_path(name: str) -> Path | None:

@@ -17,7 +17,8 @@ def locate_below(root: Path, *, file: str | None, mmproj: str | None) -> LocalWe
     Args:
         root: A folder, or the file itself.
         file: A file in the folder; None for a model in its own format, or else the preferred GGUF.
-        mmproj: The vision projector, beside the file.
+        mmproj: The vision projector, beside the file; None for the one that lies in a folder with
+            a preferred GGUF, if there is one.
     """
     if file is not None:
         return _locate_file(root, file, mmproj)
@@ -28,7 +29,7 @@ def locate_below(root: Path, *, file: str | None, mmproj: str | None) -> LocalWe
     if any(choose.is_weights(name) for name in needed):
         return _locate_snapshot(root, needed, mmproj)
     gguf = choose.choose_gguf(names)
-    return None if gguf is None else _locate_file(root, gguf, mmproj)
+    return None if gguf is None else _locate_file(root, gguf, mmproj or choose.choose_mmproj(names))
 
 
 def place(source: WeightsSource) -> str:
