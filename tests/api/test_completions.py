@@ -229,3 +229,16 @@ def test_an_embedding_model_is_refused(client: OpenAI) -> None:
         client.completions.create(model="encoder", prompt="Hello")
 
     assert (caught.value.code, caught.value.param) == ("wrong_task", "model")
+
+
+def test_more_prompts_than_the_queue_holds_are_all_answered(client: OpenAI) -> None:
+    prompts = [f"Prompt {number}" for number in range(100)]
+    whole = texts(client, prompts, max_tokens=2)
+    assert len(whole) == 100
+
+    streamed: dict[int, str] = {}
+    stream = client.completions.create(**{**OPTIONS, "max_tokens": 2}, prompt=prompts, stream=True)
+    for chunk in stream:
+        for choice in chunk.choices:
+            streamed[choice.index] = streamed.get(choice.index, "") + choice.text
+    assert [streamed.get(index, "") for index in range(100)] == whole
