@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,15 +154,18 @@ def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
         # The driver would begin transactions late, and never for SELECT or CREATE TABLE; see
         # https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
         connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout = {int(busy_timeout_s * 1000)}",  # first: the next one may have to wait
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            "foreign_keys = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        with ExitStack() as undo:
+            undo.callback(connection.close)  # the pool would leave its thread to the collector
+            cursor = connection.cursor()
+            for pragma in (
+                f"busy_timeout = {int(busy_timeout_s * 1000)}",  # first: the next one may wait
+                "journal_mode = WAL",
+                "synchronous = NORMAL",
+                "foreign_keys = ON",
+            ):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+            undo.pop_all()
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
