@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6F70656E  # Postgres names its advisory locks by number
 _WRITES = "openworks_writes"
+_BUSY_PAUSE_S = 0.02
 _CONFLICT = "It exists already."
 
 
@@ -61,6 +64,7 @@ class Database:
         with _translated():
             url = _with_async_driver(make_url(self._config.url))
             if url.get_backend_name() == "sqlite":
+                await asyncio.to_thread(_use_wal, url.database, self._config.busy_timeout_s)
                 self._engine = _sqlite_engine(url, busy_timeout_s=self._config.busy_timeout_s)
             else:
                 self._engine = create_async_engine(
@@ -145,8 +149,6 @@ def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
     if url.database in (None, "", ":memory:"):
         # A database in memory lives in its connection; sharing it would mix transactions up.
         options = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
-    else:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(url, json_serializer=_dump_json, **options)
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -158,8 +160,7 @@ def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
             undo.callback(connection.close)  # the pool would leave its thread to the collector
             cursor = connection.cursor()
             for pragma in (
-                f"busy_timeout = {int(busy_timeout_s * 1000)}",  # first: the next one may wait
-                "journal_mode = WAL",
+                f"busy_timeout = {int(busy_timeout_s * 1000)}",
                 "synchronous = NORMAL",
                 "foreign_keys = ON",
             ):
@@ -174,6 +175,28 @@ def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _use_wal(path: str | None, patience_s: float) -> None:
+    """Make the file and switch it to a write-ahead log, which it then keeps.
+
+    SQLite does not wait for others at this switch, however long its busy timeout is.
+    """
+    if path in (None, "", ":memory:"):
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    deadline_s = time.monotonic() + patience_s
+    with closing(sqlite3.connect(path)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
 
 def _upgrade(connection: Connection) -> None:
@@ -197,5 +220,7 @@ def _translated(conflict: str = _CONFLICT) -> Iterator[None]:
         # The driver's own words: SQLAlchemy's would carry the statement and its values.
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise StorageError(f"The database failed: {reason}.") from error
+    except sqlite3.Error as error:
+        raise StorageError(f"The database failed: {error}.") from error
     except OSError as error:  # asyncpg's, when nothing answers
         raise StorageError(f"The database cannot be reached: {error}.") from error
