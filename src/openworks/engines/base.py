@@ -6,6 +6,7 @@ shortest way out of the process, without an event loop in between.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from openworks.ports.catalog import Deployment
@@ -23,16 +24,20 @@ ENGINE_FACTORIES = {"llamacpp": "openworks.engines.llamacpp.engine:load"}
 """Engine name → `module:function`; the module is imported in the engine's process alone."""
 
 
-class Cancellation(Protocol):
-    """Whether somebody still waits for a request."""
+class Waiter(Protocol):
+    """Who waits for a request."""
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether nobody waits for more; the engine then stops within one step."""
+        """Whether nobody waits any more; the engine then stops within one step."""
+        ...
+
+    def still_working(self) -> None:
+        """Say that the work goes on: an engine that is silent for long counts as hung."""
         ...
 
 
-class Sink(Cancellation, Protocol):
+class Sink(Waiter, Protocol):
     """Where one request's chunks go."""
 
     def put(self, chunk: TextChunk) -> None:
@@ -57,11 +62,11 @@ class Engine(Protocol):
         """As `ports.text.CompletionModel.stream`; returns when the answers are complete."""
         ...
 
-    def embed(self, request: EmbeddingRequest, out: Cancellation) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest, waiter: Waiter) -> EmbeddingResult:
         """As `ports.text.Embedder.embed`; when cancelled, its result is of no interest."""
         ...
 
-    def rerank(self, request: RerankRequest, out: Cancellation) -> RerankResult:
+    def rerank(self, request: RerankRequest, waiter: Waiter) -> RerankResult:
         """As `ports.text.Reranker.rerank`; when cancelled, its result is of no interest."""
         ...
 
@@ -69,8 +74,12 @@ class Engine(Protocol):
 class EngineFactory(Protocol):
     """Loads weights; blocks until they are ready."""
 
-    def __call__(self, deployment: Deployment) -> Engine:
+    def __call__(self, deployment: Deployment, socket: Path) -> Engine:
         """Load a deployment.
+
+        Args:
+            deployment: What to load.
+            socket: A path in a private folder, free for a socket of the engine's own.
 
         Raises:
             AppError: The weights cannot be loaded; the message says why.

@@ -27,10 +27,12 @@ from openworks.engines.messages import (
     Reply,
     ToEngine,
     Work,
+    Working,
     decode_to_server,
     encode,
     encode_deployment,
     from_engine,
+    own_socket,
     to_engine,
 )
 from openworks.ports.catalog import Deployment
@@ -47,6 +49,7 @@ class _Sockets:
     """One socket for each direction; the server binds both."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         context = zmq.asyncio.Context.instance()
         self.to_engine = context.socket(zmq.PUSH)
         self.from_engine = context.socket(zmq.PULL)
@@ -79,6 +82,8 @@ class EngineProcess:
         self._process = process
         self._sockets = sockets
         self._replies: dict[int, asyncio.Queue[Reply | EngineCrashedError]] = {}
+        self._cancelled: set[int] = set()
+        """Requests that were cancelled and not yet acknowledged by their last message."""
         self._numbers = itertools.count(1)
         self._last_lines: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
         self._log_reader = asyncio.create_task(self._read_log())
@@ -119,9 +124,19 @@ class EngineProcess:
         return self._process.returncode is None
 
     @property
-    def in_flight(self) -> int:
-        """How many requests are not over."""
-        return len(self._replies)
+    def is_working(self) -> bool:
+        """Whether a request is not over."""
+        return bool(self._replies)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a cancelled request has not been acknowledged."""
+        return bool(self._cancelled)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the child last said anything, or since it was last given work."""
+        return time.monotonic() - self.heard_s
 
     async def stream(self, make: Callable[[int], Work]) -> AsyncGenerator[TextChunk, None]:
         """Send work that answers in chunks; closing the iterator cancels it in the engine."""
@@ -157,6 +172,8 @@ class EngineProcess:
         queue: asyncio.Queue[Reply | EngineCrashedError] = asyncio.Queue()
         if self.exited.done():
             raise self._crash()
+        if not self._replies:
+            self.heard_s = time.monotonic()  # an idle engine owes us nothing
         self._replies[number] = queue
         over = False
         try:
@@ -172,6 +189,7 @@ class EngineProcess:
         finally:
             del self._replies[number]
             if not over and not self.exited.done():
+                self._cancelled.add(number)
                 await self._send(Cancel(id=number))
 
     async def _send(self, message: ToEngine) -> None:
@@ -188,7 +206,11 @@ class EngineProcess:
                         self.ready.set_result(message)
                 case LoadFailed(error=error):
                     self._fail_loading(error.unpack())
+                case Working():
+                    pass
                 case _:
+                    if not isinstance(message, Chunk):
+                        self._cancelled.discard(message.id)
                     if (queue := self._replies.get(message.id)) is not None:
                         queue.put_nowait(message)
 
@@ -215,6 +237,7 @@ class EngineProcess:
         for queue in self._replies.values():
             queue.put_nowait(self._crash())
         self._sockets.close()
+        await asyncio.to_thread(own_socket(self._sockets.address).unlink, missing_ok=True)
 
     def _fail_loading(self, error: AppError) -> None:
         if not self.ready.done():

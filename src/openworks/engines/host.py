@@ -36,10 +36,12 @@ from openworks.engines.messages import (
     Reranked,
     ToServer,
     Work,
+    Working,
     decode_deployment,
     decode_to_engine,
     encode,
     from_engine,
+    own_socket,
     to_engine,
 )
 from openworks.ports.text import TextChunk
@@ -72,6 +74,9 @@ class RequestSink:
         self._id = id_
         self._outbox = outbox
 
+    def still_working(self) -> None:
+        self._outbox.send(Working(id=self._id))
+
     def put(self, chunk: TextChunk) -> None:
         self._outbox.send(Chunk(id=self._id, chunk=chunk))
 
@@ -101,8 +106,7 @@ class Host:
 
     def _run(self, work: Work, sink: RequestSink) -> None:
         try:
-            if not sink.is_cancelled:
-                self._answer(work, sink)
+            self._answer(work, sink)
         except AppError as error:
             self._outbox.send(Failed(id=work.id, error=ErrorInfo.of(error)))
         except Exception:
@@ -139,7 +143,7 @@ def run(address: str) -> None:
     outbox_socket.connect(from_engine(address))
     outbox = Outbox(outbox_socket)
     try:
-        engine = _factory(deployment.engine)(deployment)
+        engine = _factory(deployment.engine)(deployment, own_socket(address))
     except AppError as error:
         outbox.send(LoadFailed(error=ErrorInfo.of(error)))
         outbox_socket.close(linger=1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
@@ -94,6 +95,12 @@ class LoadFailed(msgspec.Struct, tag=True, frozen=True):
     error: ErrorInfo
 
 
+class Working(msgspec.Struct, tag=True, frozen=True):
+    """A request that answers all at once is still being worked on."""
+
+    id: int
+
+
 class Chunk(msgspec.Struct, tag=True, frozen=True):
     """A step of a streamed answer."""
 
@@ -131,7 +138,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 Work: TypeAlias = Chat | Complete | Embed | Rerank
 ToEngine: TypeAlias = Work | Cancel
 Reply: TypeAlias = Chunk | Embedded | Reranked | Done | Failed
-ToServer: TypeAlias = Ready | LoadFailed | Reply
+ToServer: TypeAlias = Ready | LoadFailed | Working | Reply
 
 
 def to_engine(address: str) -> str:
@@ -142,6 +149,11 @@ def to_engine(address: str) -> str:
 def from_engine(address: str) -> str:
     """The socket on which the server hears the engine."""
     return f"{address}-out"
+
+
+def own_socket(address: str) -> Path:
+    """A path beside them that is free for the engine's own use."""
+    return Path(f"{address.removeprefix('ipc://')}-own.sock")
 
 
 def encode_deployment(deployment: Deployment) -> bytes:

@@ -20,6 +20,7 @@ _STABLE_S = 30.0
 """An engine that lived this long has proved itself: its next failure counts as the first."""
 
 _NOTICE_S = 0.01
+_WATCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class RestartConfig:
     """Seconds a request waits for a model that loads or restarts before it gets a 503."""
     stall_timeout_s: float = 600.0
     """Seconds without a word from an engine that has work after which it counts as hung."""
+    cancel_timeout_s: float = 60.0
+    """The same for an engine that was told to drop a request and has not done so."""
 
 
 class Supervisor:
@@ -180,11 +183,15 @@ class Supervisor:
     async def _until_gone(self, process: EngineProcess) -> None:
         """Wait for the process to end; end it when it has work and says nothing for too long."""
         while not process.exited.done():
-            await asyncio.wait({process.exited}, timeout=self._config.stall_timeout_s / 4)
-            silent_s = self._clock.monotonic_s() - process.heard_s
-            if process.in_flight and silent_s > self._config.stall_timeout_s:
+            await asyncio.wait({process.exited}, timeout=_WATCH_S)
+            if self._is_hung(process):
                 log.error("engine.stalled", extra={"deployment": self.deployment.id})
                 await process.stop()
+
+    def _is_hung(self, process: EngineProcess) -> bool:
+        return (process.is_working and process.silent_s > self._config.stall_timeout_s) or (
+            process.is_leaving and process.silent_s > self._config.cancel_timeout_s
+        )
 
     def _back_off(self) -> float:
         """Count a failure; return the seconds until the next attempt."""

@@ -13,9 +13,9 @@ stop_lists = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_si
 
 
 def cut(text: str, stops: list[str]) -> str:
-    """The answer as it must be: up to the first place where any stop begins."""
-    places = [text.find(stop) for stop in stops if stop in text]
-    return text[: min(places)] if places else text
+    """The answer as it must be: up to the stop that is complete first."""
+    places = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+    return text[: min(places)[1]] if places else text
 
 
 def pieces(text: str, places: list[int]) -> list[str]:
@@ -25,6 +25,7 @@ def pieces(text: str, places: list[int]) -> list[str]:
 
 @given(texts, stop_lists, st.lists(st.integers(0, 100), max_size=10))
 @example("abcab", ["abc", "bca"], [2, 3])
+@example("baa", ["a", "baa"], [2])
 def test_answer_ends_before_the_first_stop_however_its_pieces_fall(
     text: str, stops: list[str], places: list[int]
 ) -> None:

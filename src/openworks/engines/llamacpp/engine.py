@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from openworks.core.errors import InternalError, InvalidRequestError, ModelUnava
 from openworks.core.gguf import GgufHeader, read_header
 from openworks.core.ids import new_id
 from openworks.core.json import JsonObject
-from openworks.engines.base import Cancellation, Sink
+from openworks.engines.base import Sink, Waiter
 from openworks.engines.llamacpp.bodies import (
     ModelTraits,
     chat_body,
@@ -33,6 +32,7 @@ from openworks.engines.llamacpp.forced_calls import (
     functions_of,
 )
 from openworks.engines.llamacpp.params import common_params
+from openworks.engines.llamacpp.sinks import AfterEcho, LaterRound, PromptAlone, UntilCall
 from openworks.ports.calls import Usage
 from openworks.ports.catalog import Deployment
 from openworks.ports.text import (
@@ -43,7 +43,6 @@ from openworks.ports.text import (
     RerankRequest,
     RerankResult,
     Sampling,
-    TextChunk,
 )
 
 _T = TypeVar("_T")
@@ -57,19 +56,23 @@ def batched(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
         yield items[start : start + size]
 
 
-def load(deployment: Deployment) -> LlamaCppEngine:
+def load(deployment: Deployment, socket: Path) -> LlamaCppEngine:
     """Load a GGUF file; blocks until it is ready.
+
+    Args:
+        deployment: Its weights are a GGUF file.
+        socket: Where llama.cpp puts its own HTTP port; in a folder that nobody else can enter.
 
     Raises:
         ModelUnavailableError: llama.cpp cannot load the file.
     """
-    folder = Path(tempfile.mkdtemp(prefix="openworks-"))  # 0700: nobody else reaches the socket
-    socket = folder / "llamacpp.sock"
     try:
         server = xllamacpp.Server(common_params(deployment, socket))
     except RuntimeError as exc:
         raise ModelUnavailableError(
-            f"llama.cpp cannot load {deployment.weights}: {exc}", code="model_load_failed"
+            f"llama.cpp cannot load {deployment.weights}: the file may be incomplete, or of a kind "
+            "that this version does not know.",
+            code="model_load_failed",
         ) from exc
     props = Control(socket).props()
     return LlamaCppEngine(server, Control(socket), deployment, props)
@@ -112,7 +115,7 @@ class LlamaCppEngine:
             if must_call or may_call:
                 reader = read(calls_only=True)
                 free = {name: value for name, value in body.items() if name != "response_format"}
-                _run(self._server.handle_chat_completions, free, reader, out)
+                _run(self._server.handle_chat_completions, free, reader, UntilCall(out))
                 if not reader.talked:
                     return
                 if must_call:
@@ -144,11 +147,9 @@ class LlamaCppEngine:
     def complete(self, request: CompletionRequest, out: Sink) -> None:
         self._require("text-generation")
         if request.echo:
-            text = self._prompt_text(request)
-            for index in range(request.n):
-                out.put(TextChunk(index=index, content=text))
+            out = AfterEcho(out, self._prompt_text(request), request.n)
         if request.sampling.max_tokens == 0:
-            out = _PromptAlone(out)
+            out = PromptAlone(out)
 
         def make(n: int, at: int, out: Sink) -> None:
             part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
@@ -163,13 +164,14 @@ class LlamaCppEngine:
 
         self._in_rounds(request.n, make, out, one_by_one=bool(request.sampling.stop))
 
-    def embed(self, request: EmbeddingRequest, out: Cancellation) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest, waiter: Waiter) -> EmbeddingResult:
         self._require("text-embeddings")
         vectors: list[bytes] = []
         usage = Usage()
         for inputs in batched(request.inputs, _INPUTS_AT_ONCE):
-            if out.is_cancelled:
+            if waiter.is_cancelled:
                 break
+            waiter.still_working()
             body: JsonObject = {
                 "input": [text if isinstance(text, str) else list(text) for text in inputs],
                 "encoding_format": "base64",
@@ -180,13 +182,14 @@ class LlamaCppEngine:
             usage += Usage(prompt_tokens=answer["usage"]["prompt_tokens"])
         return EmbeddingResult(vectors=vectors, usage=usage)
 
-    def rerank(self, request: RerankRequest, out: Cancellation) -> RerankResult:
+    def rerank(self, request: RerankRequest, waiter: Waiter) -> RerankResult:
         self._require("rerank")
         scores: list[float] = []
         usage = Usage()
         for documents in batched(request.documents, _INPUTS_AT_ONCE):
-            if out.is_cancelled:
+            if waiter.is_cancelled:
                 break
+            waiter.still_working()
             body: JsonObject = {"query": request.query, "documents": list(documents)}
             answer = _ask(self._server.handle_rerank, body, param="documents")
             rows = sorted(answer["results"], key=lambda row: cast("int", row["index"]))
@@ -222,59 +225,11 @@ class LlamaCppEngine:
         if n <= at_once:
             make(n, 0, out)
             return
-        later = _LaterRound(out)
+        later = LaterRound(out)
         for at in range(0, n, at_once):
             if not out.is_cancelled:
                 make(min(at_once, n - at), at, later)
                 later.next_round(at_once)
-
-
-class _LaterRound:
-    """Passes chunks on with the index and the usage that they have among all rounds."""
-
-    def __init__(self, out: Sink) -> None:
-        self._out = out
-        self._at = 0
-        self._before = 0
-        self._now = Usage()
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._out.is_cancelled
-
-    def put(self, chunk: TextChunk) -> None:
-        self._now = chunk.usage or self._now
-        # Every round reads the same prompt, which counts once.
-        usage = replace(self._now, completion_tokens=self._before + self._now.completion_tokens)
-        self._out.put(replace(chunk, index=chunk.index + self._at, usage=usage))
-
-    def next_round(self, at_once: int) -> None:
-        """Let the next chunks follow those that came."""
-        self._at += at_once
-        self._before += self._now.completion_tokens
-        self._now = Usage()
-
-
-class _PromptAlone:
-    """Passes on a call for no tokens without its answer: llama.cpp makes one token at least."""
-
-    def __init__(self, out: Sink) -> None:
-        self._out = out
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._out.is_cancelled
-
-    def put(self, chunk: TextChunk) -> None:
-        self._out.put(
-            replace(
-                chunk,
-                content="",
-                logprobs=(),
-                finish_reason=chunk.finish_reason and "length",
-                usage=chunk.usage and replace(chunk.usage, completion_tokens=0),
-            )
-        )
 
 
 def _run(

@@ -14,6 +14,7 @@ from typing import Any, cast
 from openworks.core.ids import NewId
 from openworks.core.json import JsonObject
 from openworks.engines.base import Sink
+from openworks.engines.llamacpp.sinks import Through
 from openworks.ports.text import TextChunk, ToolCallDelta
 
 _NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -36,17 +37,13 @@ def constrained(body: JsonObject, schema: JsonObject, *, max_tokens: int) -> Jso
     }
 
 
-class Collected:
+class Collected(Through):
     """A sink that keeps an answer."""
 
     def __init__(self, out: Sink) -> None:
-        self._out = out
+        super().__init__(out)
         self.text = ""
         self.completion_tokens = 0
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._out.is_cancelled
 
     def put(self, chunk: TextChunk) -> None:
         self.text += chunk.content
@@ -54,7 +51,7 @@ class Collected:
             self.completion_tokens = chunk.usage.completion_tokens
 
 
-class AsArguments:
+class AsArguments(Through):
     """A sink that passes an answer on as the arguments of a call."""
 
     def __init__(self, out: Sink, name: str, *, new_id: NewId, completion_tokens: int) -> None:
@@ -66,20 +63,16 @@ class AsArguments:
             new_id: Makes the call's id.
             completion_tokens: What the choice of the name took.
         """
-        self._out = out
+        super().__init__(out)
         self._before = completion_tokens
         out.put(TextChunk(tool_calls=(ToolCallDelta(index=0, id=new_id("call_"), name=name),)))
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._out.is_cancelled
 
     def put(self, chunk: TextChunk) -> None:
         arguments = ToolCallDelta(index=0, arguments=chunk.content)
         usage = chunk.usage
         if usage is not None:
             usage = replace(usage, completion_tokens=self._before + usage.completion_tokens)
-        self._out.put(
+        self.out.put(
             TextChunk(
                 tool_calls=(arguments,) if chunk.content else (),
                 finish_reason="tool_calls"

@@ -27,10 +27,11 @@ class StopCutter:
         """Take the next piece; return what belongs to the answer for certain."""
         self._held_logprobs.append((len(self._held), logprobs))
         whole = self._held + text
-        places = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
+        # The stop that is complete first ends the answer, as it would have token by token.
+        places = [(at + len(stop), at) for stop in self._stops if (at := whole.find(stop)) >= 0]
         self.found = bool(places)
         if places:
-            end = min(places)
+            _, end = min(places)
         elif is_last:
             end = len(whole) + 1
         else:
