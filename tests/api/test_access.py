@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -240,3 +241,12 @@ def test_keys_stay_out_of_the_log(guarded: ServerProcess, as_key: Callable[[str]
     log = guarded.log.read_text()
     assert secret not in log
     assert TOKEN not in log
+
+
+def test_stranger_is_refused_before_the_body_is_read(guarded: ServerProcess) -> None:
+    with socket.create_connection(guarded.address, timeout=30) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+from contextlib import suppress
 from shutil import which
 from typing import Any
+from urllib.parse import urlencode
 
 import openai
 import pytest
@@ -300,3 +303,57 @@ def test_curl_uploads_a_large_body_that_waits_for_a_go_ahead(server: ServerProce
     )
 
     assert b"context_length_exceeded" in done.stdout
+
+
+def test_headers_without_end_are_cut_off_while_others_are_served(
+    server: ServerProcess, client: OpenAI
+) -> None:
+    with socket.create_connection(server.address, timeout=30) as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n")
+        with suppress(ConnectionError):
+            for number in range(2000):
+                connection.sendall(b"X-Filler-%d: %s\r\n" % (number, b"x" * 1000))
+        with suppress(ConnectionError):
+            assert connection.recv(100)[:13] in {b"HTTP/1.1 431 ", b""}
+    assert client.models.list().data
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"max_tokens": 2**32 + 1}, "max_tokens"),
+        ({"logit_bias": {"9" * 30: 1}}, "logit_bias"),
+        ({"top_k": 2**31}, "top_k"),
+        (
+            {"chat_template_kwargs": {"a": json.loads("[" * 400 + "]" * 400)}},
+            "chat_template_kwargs",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_value_that_an_engine_cannot_hold_is_refused_by_name(
+    server: ServerProcess, changes: dict[str, Any], param: str, stream: bool
+) -> None:
+    reply = post(server, "/v1/chat/completions", {**CHAT, **changes, "stream": stream})
+    assert reply.status == 400
+    assert reply.error()["param"] == param
+
+
+@pytest.mark.parametrize("prompt", [[2**32 + 5], [2**31]])
+def test_token_beyond_every_vocabulary_is_refused(server: ServerProcess, prompt: list[int]) -> None:
+    reply = post(server, "/v1/completions", {"model": "talker", "prompt": prompt})
+    assert (reply.status, reply.error()["param"]) == (400, "prompt")
+
+
+@pytest.mark.parametrize("limit", ["\u00b2", "--5", "9" * 5000, "1.5", "x"])
+def test_limit_that_is_no_number_is_refused(server: ServerProcess, limit: str) -> None:
+    reply = ask(server, "GET", f"/v1/chat/completions?{urlencode({'limit': limit})}")
+    assert (reply.status, reply.error()["param"]) == (400, "limit")
+
+
+def test_long_prompt_is_refused_with_a_status_also_when_it_would_be_echoed(
+    server: ServerProcess,
+) -> None:
+    body = {"model": "talker", "prompt": "x" * 9000, "echo": True, "stream": True}
+    reply = post(server, "/v1/completions", body)
+    assert (reply.status, reply.error()["code"]) == (400, "context_length_exceeded")

@@ -35,6 +35,7 @@ def test_blind_excepts_stand_at_the_stated_boundaries_alone() -> None:
         if re.search(r"except (Base)?Exception\b", file.read_text())
     }
     assert found <= {
+        "api/answers.py",  # one stream
         "api/endpoint.py",  # one request
         "engines/host.py",  # one request in the engine
         "engines/client.py",  # closes a socket and raises again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from openworks.api.endpoint import send_error
+from openworks.api.answers import send_error
 from openworks.core.errors import ServerOverloadedError
 from openworks.core.ids import NewId
 

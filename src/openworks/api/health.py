@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
+from openworks.api.answers import Answer, Json
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer, Json
 from openworks.core.errors import AppError
 from openworks.core.json import JsonValue
 

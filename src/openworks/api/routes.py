@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from openworks.api import health
-from openworks.api.body import BodyLimits
+from openworks.api.answers import Answer
+from openworks.api.body import BodyBudget, BodyLimits
 from openworks.api.context import Context, Services
-from openworks.api.endpoint import Answer, Endpoint, Handler
+from openworks.api.endpoint import Endpoint, Handler
 from openworks.api.openai import (
     chat,
     completions,
@@ -61,10 +62,14 @@ class ByMethod:
     """The endpoints of one path; an ASGI application."""
 
     def __init__(
-        self, methods: Mapping[str, ASGIApp], services: Services, limits: BodyLimits
+        self,
+        methods: Mapping[str, ASGIApp],
+        services: Services,
+        limits: BodyLimits,
+        budget: BodyBudget,
     ) -> None:
         self._methods = methods
-        self._other = Endpoint(self._refuse, services, limits, route="unserved", scope=None)
+        self._other = Endpoint(self._refuse, services, limits, budget, route="unserved", scope=None)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -79,12 +84,18 @@ class ByMethod:
 
 def starlette_routes(services: Services, limits: BodyLimits) -> list[Route | Mount]:
     """Return the routes; a path with another method is a 405, any other path a typed 404 or 501."""
+    budget = BodyBudget(limits.max_total_bytes)
     by_path: dict[str, dict[str, ASGIApp]] = {}
     for spec in ROUTES:
-        endpoint = Endpoint(spec.handler, services, limits, route=spec.path, scope=spec.scope)
+        endpoint = Endpoint(
+            spec.handler, services, limits, budget, route=spec.path, scope=spec.scope
+        )
         by_path.setdefault(spec.path, {})[spec.method] = endpoint
-    other = Endpoint(unserved.answer, services, limits, route="unserved", scope=None)
+    other = Endpoint(unserved.answer, services, limits, budget, route="unserved", scope=None)
     return [
-        *(Route(path, ByMethod(methods, services, limits)) for path, methods in by_path.items()),
+        *(
+            Route(path, ByMethod(methods, services, limits, budget))
+            for path, methods in by_path.items()
+        ),
         Mount("/", other),
     ]

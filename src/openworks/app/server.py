@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import signal
 import socket
 import threading
@@ -15,11 +13,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from openworks.api.busy import BusyGuard
 from openworks.api.context import Services
+from openworks.api.origins import OriginGuard, is_loopback
 from openworks.api.routes import starlette_routes
+from openworks.app.protocol import protocol_class
 from openworks.app.settings import ServerConfig, Settings, SettingsError
 from openworks.app.wiring import open_services
 from openworks.services.catalog import Catalog
@@ -28,7 +27,15 @@ from openworks.services.keys import Keys
 
 def make_app(services: Services, config: ServerConfig) -> Starlette:
     """Return the ASGI application."""
-    middleware = [Middleware(BusyGuard, limit=config.max_requests, new_id=services.new_id)]
+    middleware = [
+        Middleware(
+            OriginGuard,
+            services.keys,
+            allowed_hosts=config.allowed_hosts,
+            allowed_origins=config.cors_origins,
+        ),
+        Middleware(BusyGuard, limit=config.max_requests, new_id=services.new_id),
+    ]
     if config.cors_origins:
         middleware.insert(
             0,
@@ -54,14 +61,6 @@ async def check_access(keys: Keys, host: str) -> None:
             f"Refusing to listen on {host}, where other machines can reach it, without any API "
             "key. Make one with `openworks keys create --name me`, or set OPENWORKS_ACCESS_TOKEN."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def serve(
@@ -135,37 +134,3 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def protocol_class(header_timeout_s: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a limit on how slowly headers may come.
-
-    uvicorn limits only the pause between two requests; a client that sends a header byte a minute
-    would hold its connection for ever.
-    """
-
-    class Protocol(HttpToolsProtocol):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait_for_headers()
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._wait_for_headers()
-
-        def on_headers_complete(self) -> None:
-            self._header_timer.cancel()
-            super().on_headers_complete()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._header_timer.cancel()
-            super().connection_lost(exc)
-
-        def _wait_for_headers(self) -> None:
-            if (timer := getattr(self, "_header_timer", None)) is not None:
-                timer.cancel()
-            self._header_timer: asyncio.TimerHandle = self.loop.call_later(
-                header_timeout_s, self.transport.close
-            )
-
-    return Protocol

@@ -9,14 +9,18 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from openworks.core.clock import Clock
 from openworks.core.errors import EngineOverloadedError, ModelUnavailableError
 from openworks.engines.client import EngineProcess
 from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, Reranked
 from openworks.engines.supervisor import RestartConfig, Supervisor
+from openworks.engines.vectors import shortened
 from openworks.ports.catalog import Deployment
 from openworks.ports.engines import Residency
 from openworks.ports.text import (
@@ -42,9 +46,9 @@ _GIB = 1 << 30
 class EnginesConfig:
     """The engine processes of this machine."""
 
-    memory_budget_gib: float | None = None
+    memory_budget_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Memory that all loaded models may take together; None for 80 % of the machine's."""
-    max_queue: int = 64
+    max_queue: Annotated[int, Field(ge=0)] = 64
     """Requests that may wait for a slot of one model; more get a 429."""
     restart: RestartConfig = RestartConfig()
     """Restarts after a crash."""
@@ -210,7 +214,8 @@ class _Embedder:
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
         async with self.pool.lease(self.deployment) as process:
             answer = await process.ask(lambda id_: Embed(id=id_, request=request), Embedded)
-        return answer.result
+        vectors = [shortened(vector, request.dimensions) for vector in answer.result.vectors]
+        return replace(answer.result, vectors=vectors)
 
 
 @dataclass(frozen=True, slots=True)

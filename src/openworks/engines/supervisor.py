@@ -7,6 +7,9 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from openworks.core.clock import Clock
 from openworks.core.errors import AppError, ModelLoadingError, ModelUnavailableError
@@ -27,13 +30,13 @@ _WATCH_S = 1.0
 class RestartConfig:
     """When an engine that died is started again, and how long requests wait for it."""
 
-    backoff_s: float = 0.5
+    backoff_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     """Seconds before the first restart; doubled with each failure in a row."""
-    max_backoff_s: float = 30.0
+    max_backoff_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """The longest pause between restarts, in seconds."""
-    load_wait_s: float = 20.0
+    load_wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
     """Seconds a request waits for a model that loads or restarts before it gets a 503."""
-    stall_timeout_s: float = 600.0
+    stall_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Seconds without a word from an engine that has work after which it counts as hung."""
     cancel_timeout_s: float = 60.0
     """The same for an engine that was told to drop a request and has not done so."""

@@ -30,6 +30,7 @@ class LedgerWriter:
         self._store = store
         self._clock = clock
         self._queue: asyncio.Queue[CallRecord] = asyncio.Queue(_MAX_WAITING)
+        self._unwritten = 0
         self._writer: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -38,6 +39,7 @@ class LedgerWriter:
 
     async def record(self, record: CallRecord) -> None:
         await self._queue.put(record)
+        self._unwritten += 1
 
     async def drain(self) -> None:
         """Return once everything recorded so far is in the store."""
@@ -50,7 +52,7 @@ class LedgerWriter:
             async with asyncio.timeout(timeout_s):
                 await self.drain()
         except TimeoutError:
-            log.error("ledger.lost", extra={"records": self._queue.qsize()})
+            log.error("ledger.lost", extra={"records": self._unwritten})
         self._writer.cancel()
         with suppress(asyncio.CancelledError):
             await self._writer
@@ -62,6 +64,7 @@ class LedgerWriter:
             while len(batch) < _MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             await self._write_batch(batch)
+            self._unwritten -= len(batch)
             for _ in batch:
                 self._queue.task_done()
 

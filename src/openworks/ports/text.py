@@ -166,6 +166,7 @@ class Embedder(Protocol):
 
         Raises:
             ContextLengthExceededError: An input is longer than the model reads.
+            InvalidRequestError: The model's vectors have fewer dimensions than are wanted.
         """
         ...
 

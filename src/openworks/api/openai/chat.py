@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from openworks.api.answers import Answer, Events, Json
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer, Events, Json
 from openworks.api.openai.chat_answer import ChatAnswer, Head, stream_events
 from openworks.api.openai.chat_request import ParsedChat, parse_chat
 from openworks.core.json import JsonObject

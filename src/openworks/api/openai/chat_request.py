@@ -90,7 +90,7 @@ def parse_chat(body: JsonValue) -> ParsedChat:
             parallel_tool_calls=fields.get("parallel_tool_calls") is not False,
             response_format=_response_format(fields),
             reasoning_effort=cast("str | None", fields.get("reasoning_effort")),
-            template_args=as_object(fields.get("chat_template_kwargs") or {}),
+            template_args=_template_args(fields),
             sampling=_sampling(fields),
             n=values.integer(fields, "n", 1, MAX_ANSWERS) or 1,
         ),
@@ -143,6 +143,12 @@ def _message(message: JsonObject, index: int) -> JsonObject:
     }
     kept.setdefault("content", message.get("refusal") or "")
     return {**kept, "role": "system"} if message["role"] == "developer" else kept
+
+
+def _template_args(fields: JsonObject) -> JsonObject:
+    args = as_object(fields.get("chat_template_kwargs") or {})
+    values.check_depth(args, "chat_template_kwargs")
+    return args
 
 
 def _sampling(fields: JsonObject) -> Sampling:

@@ -10,8 +10,8 @@ from typing import cast
 
 from openai.types.completion_create_params import CompletionCreateParams
 
+from openworks.api.answers import Answer, Events, Json
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer, Events, Json
 from openworks.api.openai import values
 from openworks.api.openai.chat_answer import Head, usage_body
 from openworks.api.openai.sampling import MAX_ANSWERS, OWN_FIELDS, parse_sampling, wants_usage

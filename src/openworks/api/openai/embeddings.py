@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import math
 import struct
 from typing import cast
 
 from openai.types.embedding_create_params import EmbeddingCreateParams
 
+from openworks.api.answers import Answer, Json
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer, Json
 from openworks.api.openai import values
-from openworks.core.errors import InvalidRequestError
 from openworks.core.json import JsonObject, JsonValue
 from openworks.ports.text import EmbeddingRequest
 from openworks.wire.openai.validate import RequestValidator
@@ -43,7 +41,7 @@ async def create(context: Context) -> Answer:
         {
             "object": "embedding",
             "index": index,
-            "embedding": encode(shortened(vector, dimensions)),
+            "embedding": encode(vector),
         }
         for index, vector in enumerate(result.vectors)
     ]
@@ -58,26 +56,6 @@ async def create(context: Context) -> Answer:
             },
         }
     )
-
-
-def shortened(vector: bytes, dimensions: int | None) -> bytes:
-    """Keep the first `dimensions` numbers and make the vector's length 1 again.
-
-    Raises:
-        InvalidRequestError: The vector has fewer.
-    """
-    width = len(vector) // _FLOAT_BYTES
-    if dimensions is None or dimensions == width:
-        return vector
-    if dimensions > width:
-        raise InvalidRequestError(
-            f"Invalid 'dimensions': this model's vectors have {width}, got {dimensions}.",
-            code="invalid_value",
-            param="dimensions",
-        )
-    kept = struct.unpack(f"<{dimensions}f", vector[: dimensions * _FLOAT_BYTES])
-    length = math.sqrt(math.fsum(number * number for number in kept)) or 1.0
-    return struct.pack(f"<{dimensions}f", *(number / length for number in kept))
 
 
 def _as_base64(vector: bytes) -> JsonValue:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from openworks.api.answers import Answer, Json
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer, Json
 from openworks.core.errors import ModelNotFoundError, PermissionDeniedError
 from openworks.core.json import JsonObject
-from openworks.ports.calls import Principal
 from openworks.ports.catalog import ModelEntry
+from openworks.ports.engines import Residency
 
 _CREATED = 1_763_596_800
 """2025-11-20: models have no date of their own here, and the field is required."""
@@ -15,41 +17,53 @@ _CREATED = 1_763_596_800
 
 async def list_models(context: Context) -> Answer:
     """List what can answer now, the defaults first."""
-    entries = [
-        entry for entry in context.services.catalog.served() if _may_see(context.principal, entry)
+    allowed = _allowed_ids(context)
+    loaded = _loaded(context)
+    bodies = [
+        _body(entry, loaded.get(entry.id))
+        for entry in context.services.catalog.served()
+        if allowed is None or entry.id in allowed
     ]
-    return Json({"object": "list", "data": [_body(context, entry) for entry in entries]})
+    return Json({"object": "list", "data": [*bodies]})
 
 
 async def retrieve(context: Context) -> Answer:
     """Describe one model, by any of its names."""
     name = context.request.path_params["model"]
     entry = context.services.catalog.find(name)
-    if entry is None or not _may_see(context.principal, entry, name):
-        raise ModelNotFoundError(f"The model {name!r} does not exist.", param="model")
-    return Json(_body(context, entry))
+    if entry is None:
+        raise context.services.catalog.unknown(name)
+    allowed = _allowed_ids(context)
+    if allowed is not None and entry.id not in allowed:
+        raise ModelNotFoundError(
+            f"The model {name!r} does not exist or you do not have access to it.", param="model"
+        )
+    return Json(_body(entry, _loaded(context).get(entry.id)))
 
 
 async def delete(context: Context) -> Answer:
     """Refuse: only fine-tuned models can be deleted, and there are none yet."""
     name = context.request.path_params["model"]
     if context.services.catalog.find(name) is None:
-        raise ModelNotFoundError(f"The model {name!r} does not exist.", param="model")
+        raise context.services.catalog.unknown(name)
     raise PermissionDeniedError(
         f"The model {name!r} is not a fine-tuned model; its weights are removed with: "
         "openworks models rm"
     )
 
 
-def _may_see(principal: Principal, entry: ModelEntry, name: str | None = None) -> bool:
-    allowed = principal.allowed_models
-    return allowed is None or not allowed.isdisjoint({entry.id, name or entry.id})
+def _allowed_ids(context: Context) -> frozenset[str] | None:
+    """The ids of the models that the key's names stand for; None for every model."""
+    names = context.principal.allowed_models
+    return None if names is None else frozenset(context.canonical(name) for name in names)
 
 
-def _body(context: Context, entry: ModelEntry) -> JsonObject:
+def _loaded(context: Context) -> Mapping[str, Residency]:
+    return {row.deployment: row for row in context.services.engines.residency()}
+
+
+def _body(entry: ModelEntry, row: Residency | None) -> JsonObject:
     """OpenAI's four fields, then ours, which the SDK passes through."""
-    loaded = {row.deployment: row for row in context.services.engines.residency()}
-    row = loaded.get(entry.id)
     return {
         "id": entry.id,
         "object": "model",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Required, TypedDict, cast
 
+from openworks.api.answers import Answer, Json
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer, Json
 from openworks.api.openai import values
 from openworks.core.json import JsonObject, JsonValue
 from openworks.ports.text import RerankRequest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from openworks.api.answers import Answer, Json
 from openworks.api.context import Context, as_object
-from openworks.api.endpoint import Answer, Json
 from openworks.api.openai import values
-from openworks.core.errors import NotFoundError
+from openworks.core.errors import InvalidRequestError
 from openworks.core.json import JsonObject, JsonValue
 from openworks.core.pages import Page, PageRequest
 from openworks.ports.stored_completions import StoredCompletion
@@ -14,10 +14,11 @@ from openworks.ports.stored_completions import StoredCompletion
 async def list_completions(context: Context) -> Answer:
     """List by model and metadata (`metadata[key]=value`)."""
     query = context.request.query_params
+    model = query.get("model")
     page = await context.services.stored_completions.list(
         context.principal.account_id,
         values.page(query),
-        model=query.get("model"),
+        model=None if model is None else context.canonical(model),
         metadata={
             name[len("metadata[") : -1]: value
             for name, value in query.items()
@@ -60,17 +61,28 @@ async def list_messages(context: Context) -> Answer:
 
 
 def cut(rows: list[JsonObject], page: PageRequest) -> Page[JsonObject]:
-    """Return the part of `rows`, which are oldest first, that `page` asks for."""
+    """Return the part of `rows`, which are oldest first, that `page` asks for.
+
+    Raises:
+        InvalidRequestError: `after` or `before` names none of them.
+    """
     if page.order == "desc":
         rows = rows[::-1]
     ids = [row["id"] for row in rows]
-    for cursor in (page.after, page.before):
+    for param, cursor in (("after", page.after), ("before", page.before)):
         if cursor is not None and cursor not in ids:
-            raise NotFoundError(f"No message found with id {cursor!r}.", param="after")
+            raise InvalidRequestError(
+                f"{param} must be the id of an item in the list, got '{cursor}'.",
+                code="invalid_cursor",
+                param=param,
+            )
     begin = ids.index(page.after) + 1 if page.after else 0
     end = ids.index(page.before) if page.before else len(rows)
     part = rows[begin:end]
-    return Page(items=part[: page.limit], has_more=len(part) > page.limit)
+    # `before` alone asks for the page that ends at the cursor.
+    backwards = page.before is not None and page.after is None
+    kept = part[-page.limit :] if backwards else part[: page.limit]
+    return Page(items=kept, has_more=len(part) > page.limit)
 
 
 async def _find(context: Context) -> StoredCompletion:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from openworks.api.answers import Answer
 from openworks.api.context import Context
-from openworks.api.endpoint import Answer
 from openworks.core.errors import NotImplementedEndpointError, UnknownEndpointError
 
 NOUNS = frozenset(

@@ -10,10 +10,15 @@ from openworks.core.errors import InvalidRequestError, UnsupportedParameterError
 from openworks.core.json import JsonObject, JsonValue
 from openworks.core.pages import PageRequest
 
+MAX_INTEGER = 2**31 - 1
+"""What engines count with; a larger number would come out as another one."""
+
 _MAX_STOPS = 4
 _MAX_METADATA = 16
 _MAX_METADATA_KEY = 64
 _MAX_METADATA_VALUE = 512
+_TOKEN_ID = re.compile(r"[0-9]{1,9}")
+_LIMIT = re.compile(r"-?[0-9]{1,9}")
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -46,9 +51,24 @@ def _tokens(value: JsonValue, param: str) -> list[int]:
     assert isinstance(value, list)
     for token in value:
         assert isinstance(token, int)
-        if token < 0:
+        if not 0 <= token <= MAX_INTEGER:
             raise invalid(param, f"Invalid '{param}': {token} is not a token id.")
     return cast("list[int]", value)
+
+
+def check_depth(value: JsonValue, param: str, *, limit: int = 32) -> None:
+    """Return if nothing in `value` is nested more than `limit` deep."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            item
+            for inner in level
+            if isinstance(inner, dict | list)
+            for item in (inner.values() if isinstance(inner, dict) else inner)
+        ]
+        if not level:
+            return
+    raise invalid(param, f"Invalid '{param}': it is nested more than {limit} deep.")
 
 
 def number(
@@ -66,14 +86,14 @@ def number(
     return float(value)
 
 
-def integer(body: JsonObject, name: str, low: int, high: int | None = None) -> int | None:
+def integer(body: JsonObject, name: str, low: int, high: int = MAX_INTEGER) -> int | None:
     """Return an integer of the body that must be at least `low` and at most `high`."""
     value = body.get(name)
     if value is None:
         return None
     assert isinstance(value, int)
-    if value < low or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+    if not low <= value <= high:
+        bounds = f"at least {low}" if value < low else f"at most {high}"
         raise invalid(name, f"Invalid '{name}': it must be {bounds}, got {value}.")
     return value
 
@@ -98,7 +118,7 @@ def logit_bias(body: JsonObject) -> dict[int, float]:
     assert isinstance(value, dict)
     biases: dict[int, float] = {}
     for token, bias in value.items():
-        if not (token.isascii() and token.isdigit()):
+        if not _TOKEN_ID.fullmatch(token):
             raise invalid(
                 "logit_bias", f"Invalid 'logit_bias': keys must be token ids, got {token[:40]!r}."
             )
@@ -151,7 +171,7 @@ def function_name(name: str, param: str) -> str:
 def page(query: Mapping[str, str]) -> PageRequest:
     """Return the page that query parameters ask for."""
     limit, order = query.get("limit", "20"), query.get("order", "asc")
-    if not limit.lstrip("-").isdigit():
+    if not _LIMIT.fullmatch(limit):
         raise invalid("limit", f"limit must be an integer, got {limit[:40]!r}.")
     if order not in {"asc", "desc"}:
         raise invalid("order", f"order must be 'asc' or 'desc', got {order[:40]!r}.")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openworks.api.openai.embeddings import shortened
 from openworks.core.errors import InvalidRequestError
+from openworks.engines.vectors import shortened
 
 vectors = st.lists(
     st.floats(-1, 1, width=32).filter(lambda x: abs(x) > 1e-3), min_size=1, max_size=64
