@@ -21,6 +21,10 @@ from openworks.services.keys import Keys
 from openworks.services.stored_completions import StoredCompletions
 
 
+_MAX_NAME = 256
+"""No model has a longer name; what a caller makes up does not fill logs and ledger."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything that routes call."""
@@ -66,7 +70,7 @@ class Context:
             request_id=RequestId(self.request_id + suffix),
             principal=self.principal,
             route=self.route,
-            model=model,
+            model=model[:_MAX_NAME],
             stream=stream,
         )
 
