@@ -40,6 +40,7 @@ def test_blind_excepts_stand_at_the_stated_boundaries_alone() -> None:
         "engines/host.py",  # one request in the engine
         "engines/client.py",  # closes a socket and raises again
         "engines/llamacpp/engine.py",  # a callback, whose error is raised outside it
+        "gateway/ledger.py",  # one batch
         "gateway/meter.py",
         "gateway/pipeline.py",  # records whatever ended the call and raises again
         "app/wiring.py",  # one preload

@@ -75,5 +75,9 @@ class LedgerWriter:
             except AppError as error:
                 log.warning("ledger.retry", extra={"records": len(batch), "error": error.message})
                 await self._clock.sleep(_RETRY_S)
+            except Exception:
+                # A fault of ours, which writing again would not mend: the next batch must not wait.
+                log.exception("ledger.lost", extra={"records": len(batch)})
+                return
             else:
                 return

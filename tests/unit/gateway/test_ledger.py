@@ -19,9 +19,12 @@ class FlakyStore(MemoryRecordStore):
     def __init__(self) -> None:
         super().__init__()
         self.failures = 0
+        self.bug: Exception | None = None
         self.batches: list[int] = []
 
     async def insert_many(self, records: Sequence[CallRecord]) -> None:
+        if self.bug is not None:
+            raise self.bug
         if self.failures:
             self.failures -= 1
             raise ModelUnavailableError("The database is locked.")
@@ -82,6 +85,21 @@ async def test_store_that_fails_for_a_while_loses_nothing(store: FlakyStore) -> 
     await ledger.close()
     assert store.batches == [1]
     assert clock.slept_s.count(1.0) == 3
+
+
+async def test_batch_that_can_never_be_written_does_not_stop_the_next(
+    store: FlakyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.bug = ValueError("a value that no database takes")
+    ledger = LedgerWriter(store, clock=YieldingClock())
+    ledger.open()
+    await ledger.record(record(1))
+    await ledger.drain()
+    store.bug = None
+    await ledger.record(record(2))
+    await ledger.close()
+    assert store.batches == [1]
+    assert "ledger.lost" in caplog.text
 
 
 async def test_closing_gives_up_on_a_store_that_never_answers(
