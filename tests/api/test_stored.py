@@ -87,6 +87,17 @@ def test_list_filters_by_model(client: OpenAI, series: tuple[dict[str, str], lis
     ]
 
 
+def test_list_filters_by_the_name_that_was_asked_for(
+    client: OpenAI, series: tuple[dict[str, str], list[str]]
+) -> None:
+    metadata, ids = series
+    asked = store(client, metadata, model="gpt-4o-mini")
+
+    listed = client.chat.completions.list(metadata=metadata, model="gpt-4o-mini")
+
+    assert {each.id for each in listed} == {asked.id, *ids}
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5, 100])
 def test_pages_add_up_to_the_list(
     client: OpenAI, series: tuple[dict[str, str], list[str]], limit: int
@@ -196,6 +207,32 @@ def test_bad_pages_are_refused_by_name(server: ServerProcess, query: str, param:
     reply = ask(server, "GET", f"/v1/chat/completions?{query}")
 
     assert (reply.status, reply.error()["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("param", ["after", "before"])
+def test_unknown_cursor_is_refused_alike_for_completions_and_messages(
+    client: OpenAI, server: ServerProcess, param: str
+) -> None:
+    kept = store(client).id
+
+    completions = ask(server, "GET", f"/v1/chat/completions?{param}=nobody")
+    messages = ask(server, "GET", f"/v1/chat/completions/{kept}/messages?{param}=nobody")
+
+    assert (messages.status, messages.error()) == (completions.status, completions.error())
+    assert (messages.status, messages.error()["param"]) == (400, param)
+
+
+def test_messages_before_one_are_those_that_end_there(
+    client: OpenAI, server: ServerProcess
+) -> None:
+    kept = store(client, messages=[{"role": "user", "content": text} for text in "abcd"]).id
+    path = f"/v1/chat/completions/{kept}/messages"
+    last = ask(server, "GET", path).json()["last_id"]
+
+    page = ask(server, "GET", f"{path}?before={last}&limit=2").json()
+
+    assert [message["content"] for message in page["data"]] == ["b", "c"]
+    assert page["has_more"] is True
 
 
 @pytest.mark.parametrize(

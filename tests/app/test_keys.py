@@ -87,13 +87,38 @@ def test_revoking_the_last_key_warns_that_the_server_is_open(command: Command) -
     assert "revoked" in command.run("keys", "list").out
 
 
+def test_create_warns_of_a_model_that_is_not_known(command: Command) -> None:
+    output = command.run(
+        *("keys", "create", "--name", "me", "--json"),
+        *("--model", "gpt-4o-mini", "--model", "gpt-9"),
+    )
+
+    assert output.status == 0
+    assert json.loads(output.out)["models"] == ["gpt-4o-mini", "gpt-9"]
+    assert "No model 'gpt-9' is known here" in output.err
+    assert "gpt-4o-mini" not in output.err
+
+
+def test_create_does_not_warn_of_a_model_that_the_settings_will_fetch(command: Command) -> None:
+    (command.folder / "openworks.toml").write_text('models = ["acme/model-GGUF"]\n')
+
+    output = command.run("keys", "create", "--name", "me", "--model", "acme/model-GGUF")
+
+    assert output.status == 0
+    assert "known here" not in output.err
+
+
 def test_what_cannot_be_done_with_keys_is_one_line(command: Command) -> None:
     unknown = command.run("keys", "revoke", "key_nope")
     past = command.run("keys", "create", "--name", "me", "--expires", "2020-01-01")
     vague = command.run("keys", "create", "--name", "me", "--expires", "soon")
 
+    nameless = command.run("keys", "create", "--name", " ")
+
     assert (unknown.status, unknown.err) == (1, "Error: No key found with id 'key_nope'.\n")
     assert (past.status, past.err) == (1, "Error: 2020-01-01 has passed already.\n")
     assert vague.status == 1
     assert "12h or 30d" in vague.err
+    assert nameless.status == 1
+    assert "A key needs a name" in nameless.err
     assert command.run("keys", "list").out.startswith("No keys.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -96,6 +97,9 @@ def test_a_taken_port_is_named_with_another(command: Command) -> None:
     ("arguments", "expected"),
     [
         (["--model", "missing.gguf"], "There is no file missing.gguf."),
+        (["--model", "./nope.gguf"], "There is no file nope.gguf."),
+        (["--model", "../nowhere/nope"], "There is no file ../nowhere/nope."),
+        (["--model", "a--b/c"], "A Hub repository is named `owner/name`, got 'a--b/c'."),
         (["--model", "gpt-9"], "No model found with name 'gpt-9'"),
         (["--model", "acme/model-GGUF"], "could not be reached"),
         (["--model", "junk.gguf"], "is not a readable GGUF file"),
@@ -127,6 +131,59 @@ def test_weights_that_do_not_load_end_it_with_the_reason(command: Command, weigh
     assert "Traceback" not in output.err
 
 
+def test_files_of_the_same_name_are_refused_with_both_paths(
+    command: Command, weights: Path
+) -> None:
+    paths = [command.folder / folder / "x.gguf" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(weights.read_bytes())
+
+    output = command.run(
+        *("serve", "--port", "0", "--model", "a/x.gguf", "--model", "./a/x.gguf"),
+        *("--model", "b/x.gguf"),
+    )
+
+    assert output.status == 1
+    assert output.err == (
+        f"Error: Two models would both be served as 'x': {paths[0]} and {paths[1]}. "
+        "Rename one of them.\n"
+    )
+
+
+def test_links_and_folders_are_served_under_their_own_names(
+    command: Command, weights: Path
+) -> None:
+    (command.folder / "0a1b2c").write_bytes(weights.read_bytes())  # a blob of the Hub's cache
+    (command.folder / "linked.gguf").symlink_to("0a1b2c")
+    (command.folder / "Qwen2.5-0.5B").mkdir()
+    (command.folder / "Qwen2.5-0.5B" / "model.gguf").write_bytes(weights.read_bytes())
+    (command.folder / "openworks.toml").write_text('models = ["linked.gguf", "Qwen2.5-0.5B"]')
+
+    output = command.run("models", "list", "--json")
+
+    assert output.status == 0, output.err
+    assert {"linked", "Qwen2.5-0.5B"} <= {row["id"] for row in json.loads(output.out)}
+
+
+def test_data_folder_may_have_a_question_mark(command: Command) -> None:
+    assert command.run("keys", "list", "--data-dir", "q?x").status == 0
+
+    assert [path.name for path in command.folder.iterdir()] == ["q?x"]
+    assert (command.folder / "q?x" / "openworks.db").is_file()
+
+
+def test_database_that_is_none_is_named(command: Command) -> None:
+    path = command.folder / "data" / "openworks.db"
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, " * 500)
+
+    output = command.run("serve", "--port", "0", "--data-dir", path.parent)
+
+    assert output.status == 1
+    assert output.err == f"Error: The database {path} failed: file is not a database.\n"
+
+
 @pytest.mark.parametrize("name", ["serve", "doctor"])
 def test_an_unknown_setting_in_the_file_is_named(command: Command, name: str) -> None:
     (command.folder / "openworks.toml").write_text("[server]\nprot = 1\n")
@@ -145,6 +202,13 @@ def test_a_wrong_value_in_the_file_is_named_with_what_was_expected(command: Comm
     assert output.status == 1
     assert "'server.port' cannot be 'many'" in output.err
     assert "integer" in output.err
+
+
+def test_an_empty_access_token_is_refused_before_it_locks_everybody_out(command: Command) -> None:
+    output = command.run("serve", "--port", "0", OPENWORKS_ACCESS_TOKEN="")
+
+    assert output.status == 1
+    assert "Setting 'access.token' cannot be empty" in output.err
 
 
 def test_an_unknown_setting_in_the_environment_is_named(command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, insert, select, text
 
 from openworks.core.errors import ConflictError, StorageError
-from openworks.storage.sql.database import Database, DatabaseConfig
+from openworks.storage.sql.database import Database, DatabaseConfig, sqlite_url
 from openworks.storage.sql.keys import SqlKeyStore
 from openworks.storage.sql.tables import accounts, metadata
 from tests.contract.conftest import ADAPTERS, OpenDatabase
@@ -25,7 +26,7 @@ def sql_adapter(request: pytest.FixtureRequest) -> str:
 
 
 def a_database(path: Path) -> Database:
-    return Database(DatabaseConfig(url=f"sqlite:///{path}"))
+    return Database(DatabaseConfig(url=sqlite_url(path)))
 
 
 def _differences(connection: Connection) -> list[Any]:
@@ -90,6 +91,16 @@ async def test_missing_folder_is_made(tmp_path: Path) -> None:
     await database.close()
 
     assert (tmp_path / "new" / "folder" / "state.db").exists()
+
+
+@pytest.mark.parametrize("name", ["q?x", "a#b", "50%", "%41", "me@home: ü", "a&b+c"])
+async def test_path_may_have_any_characters(tmp_path: Path, name: str) -> None:
+    database = a_database(tmp_path / name / "state.db")
+
+    await database.open()
+    await database.close()
+
+    assert (tmp_path / name / "state.db").is_file()
 
 
 async def test_memory_database_keeps_its_tables_between_transactions() -> None:
@@ -176,6 +187,66 @@ async def test_database_that_cannot_be_opened_is_unavailable(
             await database.open()
     finally:
         await database.close()
+
+
+async def test_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    _no_database(path)
+
+    with pytest.raises(StorageError, match=r"state\.db failed: file is not a database") as caught:
+        await a_database(path).open()
+
+    assert str(path) in caught.value.message
+
+
+async def test_database_that_cannot_be_migrated_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    database = a_database(path)
+    await database.open()
+    try:
+        async with database.write() as connection:
+            await connection.execute(text("CREATE TABLE accounts (other TEXT)"))
+        with pytest.raises(StorageError, match="table accounts already exists") as caught:
+            await database.migrate()
+    finally:
+        await database.close()
+
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://me:hunter2@127.0.0.1:9/state?password=hunter2", "state on 127.0.0.1:9"),
+        ("postgresql://me:pass@hunter2@127.0.0.1:9/state", "127.0.0.1:9"),
+        ("postgresql://me:pass@127.0.0.1:hunter2/state", "port is not a number"),
+    ],
+)
+async def test_server_that_does_not_answer_is_named_without_the_password(
+    url: str, named: str
+) -> None:
+    database = Database(DatabaseConfig(url=url))
+    try:
+        with pytest.raises(StorageError) as caught:
+            await database.open()
+    finally:
+        await database.close()
+
+    is_installed = find_spec("asyncpg") is not None
+    assert (named if is_installed or "port" in named else "'asyncpg'") in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
+async def test_failure_while_serving_does_not_tell_callers_the_path(tmp_path: Path) -> None:
+    database = a_database(tmp_path / "state.db")
+    await database.open()
+    try:
+        with pytest.raises(StorageError, match="no such table") as caught:
+            await SqlKeyStore(database).count_unrevoked()
+    finally:
+        await database.close()
+
+    assert str(tmp_path) not in caught.value.message
 
 
 async def test_database_that_is_not_open_says_so(tmp_path: Path) -> None:

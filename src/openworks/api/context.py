@@ -20,7 +20,6 @@ from openworks.services.catalog import Catalog
 from openworks.services.keys import Keys
 from openworks.services.stored_completions import StoredCompletions
 
-
 _MAX_NAME = 256
 """No model has a longer name; what a caller makes up does not fill logs and ledger."""
 
@@ -76,8 +75,7 @@ class Context:
 
     def canonical(self, model: str) -> str:
         """The id of the model that a name stands for; the name itself when there is none."""
-        entry = self.services.catalog.find(model)
-        return entry.id if entry else model
+        return self.services.catalog.canonical(model)
 
 
 def as_object(value: JsonValue) -> JsonObject:

@@ -14,9 +14,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from openworks.api.body import BodyLimits
 from openworks.core.errors import AppError
@@ -29,6 +29,8 @@ DEFAULT_FILE = Path("openworks.toml")
 _ACCESS_TOKEN = "OPENWORKS_ACCESS_TOKEN"
 _HUB_VARIABLES = {"HF_ENDPOINT": "hub.endpoint", "HF_TOKEN": "hub.token"}
 """What users of the Hub's own tools have set already."""
+_SECRETS = ("access.token", "hub.token", "database.url")
+"""Settings whose values no message may repeat."""
 
 
 class SettingsError(AppError):
@@ -41,15 +43,17 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     """The address to bind. Any but loopback needs a key."""
-    port: int = 8080
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """The TCP port; 0 for a free one."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call from a browser; `*` for all."""
-    header_timeout_s: float = 15.0
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, beside those of this machine, by which an open server may be called."""
+    header_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15.0
     """Seconds within which a request's headers must have come."""
-    max_requests: int = 4096
+    max_requests: Annotated[int, Field(ge=1)] = 4096
     """Requests under way at once; further ones get a 503."""
-    shutdown_grace_s: float = 10.0
+    shutdown_grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
     """Seconds that running requests have to end when the server is stopped."""
     body: BodyLimits = BodyLimits()
     """Limits on request bodies."""
@@ -103,11 +107,6 @@ class Settings:
     def folder(self) -> Path:
         """`data_dir` with `~` resolved."""
         return self.data_dir.expanduser()
-
-    @property
-    def database_url(self) -> str:
-        """The database's URL."""
-        return self.database.url or f"sqlite:///{self.folder / 'openworks.db'}"
 
 
 def load_settings(*, file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -173,8 +172,8 @@ def _merge(table: dict[str, Any], other: Mapping[str, Any]) -> None:
 def _build(kind: type, table: object, path: str) -> object:
     """Make a config of `kind` from a table, naming whatever does not fit."""
     if not isinstance(table, dict):
-        raise SettingsError(f"Setting {path!r} is a section, got {table!r}.")
-    hints = get_type_hints(kind)
+        raise SettingsError(f"Setting {path!r} is a section, got {_shown(table, path)}.")
+    hints = get_type_hints(kind, include_extras=True)
     values: dict[str, object] = {}
     for key, value in table.items():
         where = f"{path}.{key}" if path else key
@@ -197,12 +196,20 @@ def _leaf(kind: Any, value: object, path: str) -> object:
         return {key: _build(inner, item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, str) and _is_collection(kind):
         value = _parsed(value)
+    if path in _SECRETS and isinstance(value, str) and not value.strip():
+        raise SettingsError(f"Setting {path!r} cannot be empty: give it a value, or leave it out.")
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as exc:
         raise SettingsError(
-            f"Setting {path!r} cannot be {value!r}: {exc.errors()[0]['msg'].lower()}."
+            f"Setting {path!r} cannot be {_shown(value, path)}: {exc.errors()[0]['msg'].lower()}."
         ) from None
+
+
+def _shown(value: object, path: str) -> str:
+    """Write a value for a message, unless it is a secret or may hold one."""
+    is_secret = any(secret == path or secret.startswith(f"{path}.") for secret in _SECRETS)
+    return "what it is set to" if is_secret else repr(value)
 
 
 def _is_collection(kind: Any) -> bool:

@@ -12,9 +12,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from openworks.api.context import Services
-from openworks.app.settings import Settings
+from openworks.app.settings import Settings, SettingsError
 from openworks.core.clock import Clock, SystemClock
-from openworks.core.errors import ModelNotFoundError
+from openworks.core.errors import AppError, ModelLoadingError, ModelNotFoundError
 from openworks.core.ids import new_id
 from openworks.engines.pool import EnginePool
 from openworks.gateway.ledger import LedgerWriter
@@ -26,7 +26,7 @@ from openworks.services.catalog import Catalog
 from openworks.services.catalog_files import read_catalog
 from openworks.services.keys import Keys
 from openworks.services.stored_completions import StoredCompletions
-from openworks.storage.sql.database import Database, DatabaseConfig
+from openworks.storage.sql.database import Database, DatabaseConfig, sqlite_url
 from openworks.storage.sql.keys import SqlKeyStore
 from openworks.storage.sql.records import SqlRecordStore
 from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
@@ -52,7 +52,7 @@ async def open_state(settings: Settings, clock: Clock | None = None) -> AsyncIte
     """Open the database, bringing its tables up to date."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     clock = clock or SystemClock()
-    database = Database(DatabaseConfig(url=settings.database_url))
+    database = Database(DatabaseConfig(url=database_url(settings)))
     await database.open()
     try:
         await database.migrate()
@@ -64,6 +64,11 @@ async def open_state(settings: Settings, clock: Clock | None = None) -> AsyncIte
         )
     finally:
         await database.close()
+
+
+def database_url(settings: Settings) -> str:
+    """The database's URL: of the settings, or of a file in the data folder."""
+    return settings.database.url or sqlite_url(settings.folder / "openworks.db")
 
 
 def make_weights(settings: Settings) -> HubWeights:
@@ -83,9 +88,14 @@ async def make_catalog(
     """Return the catalogue with the models that the settings name, fetching what is missing.
 
     The last named model of a task becomes that task's default.
+
+    Raises:
+        SettingsError: Two files would be served under the same name.
+        ModelNotFoundError: A name stands for nothing.
     """
     files = read_catalog()
     catalog = Catalog(files.entries, files.task_aliases, weights=weights, config=settings.catalog)
+    paths: dict[str, Path] = {}
     for name in settings.models:
         entry = None if chooses_file(name) else catalog.find(name)
         if entry is not None:
@@ -95,8 +105,18 @@ async def make_catalog(
             catalog.set_default(entry)
         else:
             source = await _source_of(name, weights, on_progress=on_progress)
-            catalog.serve(source, name if source.path is None else source.path.stem)
+            catalog.serve(source, name if source.path is None else _claim(paths, source.path))
     return catalog
+
+
+def _claim(paths: dict[str, Path], path: Path) -> str:
+    """Return the name under which a file or folder is served, which no other may have."""
+    name = path.name if path.is_dir() else path.stem
+    if not (other := paths.setdefault(name, path)).samefile(path):
+        raise SettingsError(
+            f"Two models would both be served as {name!r}: {other} and {path}. Rename one of them."
+        )
+    return name
 
 
 def chooses_file(name: str) -> bool:
@@ -126,8 +146,8 @@ def _source_at(path: Path) -> WeightsSource:
 def _local_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.exists():
-        return path.resolve()
-    if name.endswith(".gguf") and not chooses_file(name):
+        return path.absolute()  # a link keeps its name: in the Hub's cache, its target has none
+    if (name.endswith(".gguf") and not chooses_file(name)) or name.startswith(("/", ".", "~")):
         raise ModelNotFoundError(f"There is no file {path}.")
     return None
 
@@ -188,5 +208,9 @@ async def _preload(engines: EnginePool, catalog: Catalog, name: str) -> None:
     """Load a pinned model ahead of its first request; a failure is the first request's to tell."""
     try:
         await engines.preload(catalog.resolve(name))
+    except ModelLoadingError:  # it goes on loading, longer than a request would have waited
+        log.warning("engine.preload_slow", extra={"model": name})
+    except AppError as error:
+        log.warning("engine.preload_failed", extra={"model": name, "error": error.message})
     except Exception:
         log.exception("engine.preload_failed", extra={"model": name})

@@ -96,7 +96,7 @@ class Pipeline:
     def _admit(self, call: Call, task: Task) -> Deployment:
         deployment = self._models.resolve(call.model)
         allowed = call.principal.allowed_models
-        if allowed is not None and allowed.isdisjoint({call.model, deployment.id}):
+        if allowed is not None and deployment.id not in map(self._models.canonical, allowed):
             raise PermissionDeniedError(
                 f"This key may not use the model {call.model!r}.",
                 code="model_not_allowed",

@@ -103,6 +103,10 @@ class Deployment:
 class Models(Protocol):
     """The names that callers use."""
 
+    def canonical(self, name: str) -> str:
+        """The id of the model that a name stands for; the name itself when there is none."""
+        ...
+
     def resolve(self, name: str) -> Deployment:
         """Return what `name` stands for.
 

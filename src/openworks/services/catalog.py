@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from openworks.core.errors import InvalidRequestError, ModelNotFoundError
 from openworks.core.gguf import GgufHeader, read_header
@@ -27,6 +30,9 @@ SERVED: Mapping[EngineName, frozenset[Task]] = {
 
 _OVERHEAD_BYTES = 96 << 20
 """What an engine process takes beside weights and KV cache (measured: about 90 MB)."""
+MAX_NAME_CHARS = 256
+"""A longer name is no model's; it is refused before anything is compared with it."""
+_SHOWN_NAME_CHARS = 64
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _RANK_POOLING = 4
 
@@ -35,11 +41,11 @@ _RANK_POOLING = 4
 class ModelConfig:
     """How one model is served."""
 
-    context_tokens: int | None = None
+    context_tokens: Annotated[int, Field(ge=1)] | None = None
     """The longest sequence to serve; None for the smaller of 8192 and the trained maximum."""
-    parallel: int | None = None
+    parallel: Annotated[int, Field(ge=1)] | None = None
     """How many requests it decodes at once."""
-    threads: int | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None for one on each core, one in all for tiny models."""
     pinned: bool = False
     """Never evicted to make room for another model."""
@@ -58,9 +64,9 @@ class CatalogConfig:
     """Task → the model that answers to OpenAI's own names, such as gpt-4o-mini."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names → the models that they stand for; they win over every other name."""
-    context_tokens: int = 8192
+    context_tokens: Annotated[int, Field(ge=1)] = 8192
     """The longest sequence to serve, where the model was trained for as many."""
-    parallel: int = 4
+    parallel: Annotated[int, Field(ge=1)] = 4
     """How many requests a model decodes at once."""
     models: Mapping[str, ModelConfig] = field(default_factory=dict)
     """Model id → how it is served, where it differs."""
@@ -112,18 +118,25 @@ class Catalog:
 
     def find(self, name: str) -> ModelEntry | None:
         """Return the entry that `name` stands for, whether or not its weights are here."""
+        if len(name) > MAX_NAME_CHARS:
+            return None
         name = self._config.aliases.get(name, name)
-        if (entry := self._entries.get(self._names.get(name, name))) is not None:
-            return entry
+        for id_ in (name, self._names.get(name)):  # an id wins: a file may be called as an alias
+            if id_ is not None and (entry := self._entries.get(id_)) is not None:
+                return entry
         if (task := self._task_aliases.get(name)) is not None:
             default = self._defaults.get(task)
             return self._entries.get(default) if default else None
         return self._pulled(name)
 
+    def canonical(self, name: str) -> str:
+        entry = self.find(name)
+        return entry.id if entry else name
+
     def resolve(self, name: str) -> Deployment:
         entry = self.find(name)
         if entry is None:
-            raise self._unknown(name)
+            raise self.unknown(name)
         deployment = self._deployments.get(entry.id) or self._deploy(entry)
         self._deployments[entry.id] = deployment
         return deployment
@@ -144,6 +157,22 @@ class Catalog:
         """List every known model."""
         return list(self._entries.values())
 
+    def unknown(self, name: str) -> ModelNotFoundError:
+        """Make the error that tells a caller of a name that stands for nothing."""
+        if len(name) > MAX_NAME_CHARS:
+            return ModelNotFoundError(
+                f"The model {name[:_SHOWN_NAME_CHARS] + '...'!r} does not exist: a name has at "
+                f"most {MAX_NAME_CHARS} characters.",
+                param="model",
+            )
+        known = [*self._entries, *self._names, *self._config.aliases]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return ModelNotFoundError(
+            f"The model {name!r} does not exist or you do not have access to it.{hint}",
+            param="model",
+        )
+
     def _register(self, entry: ModelEntry) -> None:
         self._entries[entry.id] = entry
         for alias in entry.aliases:
@@ -154,7 +183,10 @@ class Catalog:
         if name in self._entries or self._is_of_catalogue(name) or not _REPO.fullmatch(name):
             return self._entries.get(name)
         source = WeightsSource(repo=name)
-        local = self._weights.locate(source)
+        try:
+            local = self._weights.locate(source)
+        except InvalidRequestError:  # the Hub has rules for names beyond their shape
+            return None
         if local is None or local.path.suffix != ".gguf":
             return None
         entry = entry_of_file(local.path, name, source)
@@ -206,15 +238,6 @@ class Catalog:
         return ModelNotFoundError(
             f"The model {entry.id!r} is known, but its weights are not on this machine. "
             f"Fetch them with: openworks models pull {entry.id}",
-            param="model",
-        )
-
-    def _unknown(self, name: str) -> ModelNotFoundError:
-        known = [*self._entries, *self._names, *self._config.aliases]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return ModelNotFoundError(
-            f"The model {name[:200]!r} does not exist or you do not have access to it.{hint}",
             param="model",
         )
 

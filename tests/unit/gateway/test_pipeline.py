@@ -35,6 +35,9 @@ PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
 
 @dataclass
 class FakeModels:
+    def canonical(self, name: str) -> str:
+        return "model" if name in {"alias", "model", "other"} else name
+
     def resolve(self, name: str) -> Deployment:
         if name not in {"alias", "model", "other"}:
             raise ModelNotFoundError(f"The model {name!r} does not exist.")
@@ -173,10 +176,8 @@ async def test_unknown_model_is_recorded_without_a_deployment(world: World) -> N
     assert world.record.status == 404
 
 
-@pytest.mark.parametrize("allowed", [{"alias"}, {"model"}])
-async def test_key_may_use_a_model_by_the_name_called_or_by_its_id(
-    world: World, allowed: set[str]
-) -> None:
+@pytest.mark.parametrize("allowed", [{"alias"}, {"model"}, {"other"}])
+async def test_key_may_use_a_model_by_any_of_its_names(world: World, allowed: set[str]) -> None:
     assert await run(world, call(allowed=frozenset(allowed))) == "ab"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from openworks.ports.catalog import ModelEntry, WeightsSource
 from openworks.ports.weights import LocalWeights, Progress, PulledRepo
 from openworks.services.catalog import Catalog, CatalogConfig, ModelConfig
 from openworks.services.catalog_files import read_catalog
+from openworks.storage.weights.cache import check_repo
 from tests.models import random_model
 
 
@@ -22,6 +24,8 @@ class FakeWeights:
     here: dict[str, Path] = field(default_factory=dict)
 
     def locate(self, source: WeightsSource) -> LocalWeights | None:
+        if source.repo is not None:
+            check_repo(source.repo)
         path = self.here.get(str(source.repo or source.package or source.path))
         if path is None:
             return None
@@ -110,6 +114,24 @@ def test_callers_cannot_name_files(name: str) -> None:
     assert len(caught.value.message) < 500
 
 
+def test_name_that_is_too_long_is_refused_at_once_and_cut() -> None:
+    began_s = time.perf_counter()
+    with pytest.raises(ModelNotFoundError, match="at most 256 characters") as caught:
+        catalog().resolve("a/" + "b" * 24_000_000)
+    assert time.perf_counter() - began_s < 0.5
+    assert caught.value.param == "model"
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "../..", "a..b/c", "./nope.gguf", "-/-"])
+def test_name_that_no_repository_can_have_is_an_unknown_model(name: str) -> None:
+    made = catalog()
+    assert made.find(name) is None
+    with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
+        made.resolve(name)
+    assert caught.value.param == "model"
+
+
 def test_context_is_the_smaller_of_what_is_set_and_what_the_file_was_trained_for(
     model: Path,
 ) -> None:
@@ -148,6 +170,12 @@ def test_file_of_the_operator_is_described_by_its_header_and_becomes_the_default
     assert made.resolve("gpt-4o").id == "mine"
     assert made.serve(WeightsSource(path=reranker), "scores").task == "rerank"
     assert {entry.id for entry in made.served()} == {"mine", "scores"}
+
+
+def test_file_wins_over_an_alias_of_the_catalogue(model: Path) -> None:
+    made = Catalog([LLAMA], {}, weights=FakeWeights({str(model): model}), config=CatalogConfig())
+    made.serve(WeightsSource(path=model), "llama")
+    assert made.resolve("llama").id == "llama"
 
 
 def test_other_format_is_refused_by_name(tmp_path: Path) -> None:

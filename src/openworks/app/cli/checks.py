@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from openworks.api.origins import is_loopback
 from openworks.app.cli.first_load import first_token, patiently
 from openworks.app.cli.launch import EXAMPLE_MODEL, bind
 from openworks.app.cli.local_models import local_catalog
@@ -25,9 +26,9 @@ from openworks.app.cli.machine import (
 )
 from openworks.app.cli.options import make_folder, read_settings
 from openworks.app.cli.terminal import Stopwatch, bytes_text
-from openworks.app.server import check_access, is_loopback
+from openworks.app.server import check_access
 from openworks.app.settings import DEFAULT_FILE, ServerConfig, Settings, SettingsError
-from openworks.app.wiring import State, make_weights, open_state
+from openworks.app.wiring import State, database_url, make_weights, open_state
 from openworks.core.clock import SystemClock
 from openworks.core.errors import AppError
 from openworks.engines.pool import EnginePool, physical_memory_bytes
@@ -129,7 +130,7 @@ def _data_folder(settings: Settings) -> Finding:
 
 async def _state(settings: Settings) -> AsyncIterator[Finding]:
     watch = Stopwatch()
-    kind = settings.database_url.partition(":")[0].partition("+")[0]
+    kind = database_url(settings).partition(":")[0].partition("+")[0]
     try:
         async with open_state(settings) as state:
             yield Finding(

@@ -24,6 +24,7 @@ from openworks.app.cli.terminal import (
     time_text,
 )
 from openworks.core.clock import SystemClock
+from openworks.core.errors import AppError, InvalidRequestError
 from openworks.core.ids import AccountId, KeyId
 from openworks.ports.calls import Scope
 
@@ -80,6 +81,8 @@ def create(
     """Make a key and print its secret, which is shown this once."""
     from openworks.app.cli.durations import parse_future
 
+    if not name.strip():
+        raise InvalidRequestError(f"A key needs a name that says what it is for, got {name!r}.")
     expires_at_s = None if expires is None else parse_future(expires, SystemClock().now_s())
     settings = read_settings(config, data_dir)
     make_folder(settings)
@@ -93,6 +96,8 @@ def create(
             expires_at_s=expires_at_s,
         )
     )
+    if model:
+        _warn_of_unknown(settings, model)
     if as_json:
         print_json({**_fields(key), "secret": secret})
         return
@@ -155,6 +160,16 @@ def revoke(
         )
 
 
+def _warn_of_unknown(settings: Settings, names: list[str]) -> None:
+    """Say which models this machine does not know: perhaps a slip, perhaps a flag of `serve`."""
+    for name in asyncio.run(_unknown(settings, names)):
+        stderr().print(
+            f"No model {name!r} is known here. Until there is one, the key may not use any by it.",
+            style="yellow",
+            markup=False,
+        )
+
+
 async def _create(
     settings: Settings,
     *,
@@ -176,6 +191,20 @@ async def _create(
             expires_at_s=expires_at_s,
         )
     return key, secret, is_first
+
+
+async def _unknown(settings: Settings, names: list[str]) -> list[str]:
+    from openworks.app.cli.local_models import local_catalog
+    from openworks.app.wiring import make_weights
+
+    weights = make_weights(settings)
+    try:
+        catalog, missing = await local_catalog(settings, weights)
+    except AppError:  # of a model of the settings, which is for `serve` to tell
+        return []
+    finally:
+        await weights.close()
+    return [name for name in names if catalog.find(name) is None and name not in missing]
 
 
 async def _list(settings: Settings) -> list[ApiKey]:

@@ -51,6 +51,7 @@ class Database:
     def __init__(self, config: DatabaseConfig) -> None:
         self._config = config
         self._engine: AsyncEngine | None = None
+        self._place = ""
         # SQLite has one writer. Those of this process queue here, in order of arrival; only another
         # process is waited for inside SQLite, which polls.
         self._sqlite_writer = asyncio.Lock()
@@ -61,17 +62,16 @@ class Database:
         Raises:
             StorageError: The URL is wrong, or nothing answers there.
         """
-        with _translated():
-            url = _with_async_driver(make_url(self._config.url))
+        url = _read_url(self._config.url)
+        self._place = _place(url)
+        with _translated(place=self._place):
             if url.get_backend_name() == "sqlite":
                 await asyncio.to_thread(_use_wal, url.database, self._config.busy_timeout_s)
                 self._engine = _sqlite_engine(url, busy_timeout_s=self._config.busy_timeout_s)
             else:
-                self._engine = create_async_engine(
-                    url, json_serializer=_dump_json, pool_pre_ping=True
-                )
-        async with self.read() as connection:
-            await connection.execute(text("SELECT 1"))
+                self._engine = _server_engine(url)
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -85,7 +85,7 @@ class Database:
         Raises:
             StorageError: The database was written by a newer version.
         """
-        async with self.write() as connection:
+        async with self._transaction(place=self._place) as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(func.pg_advisory_xact_lock(_MIGRATION_LOCK).select())
             try:
@@ -109,9 +109,16 @@ class Database:
         Args:
             conflict: What the caller is told when a constraint is broken.
         """
+        async with self._transaction(conflict) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(
+        self, conflict: str = _CONFLICT, *, place: str = ""
+    ) -> AsyncIterator[AsyncConnection]:
         engine = self._open_engine()
         queue = self._sqlite_writer if engine.dialect.name == "sqlite" else nullcontext()
-        with _translated(conflict):
+        with _translated(conflict, place=place):
             async with queue, engine.connect() as connection:
                 await connection.execution_options(**{_WRITES: True})
                 async with connection.begin():
@@ -121,6 +128,11 @@ class Database:
         if self._engine is None:
             raise StorageError("The database is not open.")
         return self._engine
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a file, whatever characters its path has."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def insert_or_ignore(
@@ -139,9 +151,35 @@ def json_pairs(connection: AsyncConnection, column: Column[Any]) -> TableValuedA
     return func.json_each(column).table_valued("key", "value")
 
 
+def _read_url(text: str) -> URL:
+    try:
+        with _translated():
+            return _with_async_driver(make_url(text))
+    except ValueError:  # its words would repeat a part of the URL, which may hold a password
+        raise StorageError("The database's URL is wrong: its port is not a number.") from None
+
+
+def _place(url: URL) -> str:
+    """Say where a database is, without what opens it; callers of the API are not told."""
+    if url.get_backend_name() == "sqlite":
+        return f" {url.database}" if url.database else ""
+    port = "" if url.port is None else f":{url.port}"
+    host = (url.host or "this machine").rpartition("@")[2]  # a password may have an @ of its own
+    return f" {url.database} on {host}{port}"
+
+
 def _with_async_driver(url: URL) -> URL:
     driver = _DRIVERS.get(url.drivername)
     return url if driver is None else url.set(drivername=driver)
+
+
+def _server_engine(url: URL) -> AsyncEngine:
+    try:
+        return create_async_engine(url, json_serializer=_dump_json, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise StorageError(
+            f"The database needs the Python package {error.name!r}, which is not installed."
+        ) from error
 
 
 def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
@@ -211,7 +249,7 @@ def _dump_json(value: object) -> str:
 
 
 @contextmanager
-def _translated(conflict: str = _CONFLICT) -> Iterator[None]:
+def _translated(conflict: str = _CONFLICT, *, place: str = "") -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
@@ -219,8 +257,8 @@ def _translated(conflict: str = _CONFLICT) -> Iterator[None]:
     except SQLAlchemyError as error:
         # The driver's own words: SQLAlchemy's would carry the statement and its values.
         reason = error.orig if isinstance(error, DBAPIError) else error
-        raise StorageError(f"The database failed: {reason}.") from error
+        raise StorageError(f"The database{place} failed: {reason}.") from error
     except sqlite3.Error as error:
-        raise StorageError(f"The database failed: {error}.") from error
+        raise StorageError(f"The database{place} failed: {error}.") from error
     except OSError as error:  # asyncpg's, when nothing answers
-        raise StorageError(f"The database cannot be reached: {error}.") from error
+        raise StorageError(f"The database{place} cannot be reached: {error}.") from error
