@@ -3,7 +3,7 @@
 import random
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -154,9 +154,9 @@ class World:
             if high - low < 20 or is_held_out(str(number)) == self.new_values:
                 return number
 
-    def _own(self, make: object) -> str:
+    def _own(self, make: Callable[[], str]) -> str:
         while True:
-            text: str = make()  # type: ignore[operator]  # a zero-argument maker of strings
+            text = make()
             if is_held_out(text) == self.new_values:
                 return text
 
@@ -166,7 +166,7 @@ class World:
 
     def _syllables(self) -> str:
         rng = self.rng
-        count = rng.choice((1, 2, 2, 2, 3, 3))
+        count = rng.choice((1, 2, 2, 2, 2, 3))
         return "".join(
             rng.choice(_SYLLABLE_STARTS) + rng.choice(_VOWELS) + rng.choice(_SYLLABLE_ENDS)
             for _ in range(count)

@@ -124,11 +124,11 @@ def place(world: World) -> str:
     return world.made_up().capitalize() if world.chance(0.25) else world.pick(CITIES)
 
 
-def phrase(world: World, low: int = 2, high: int = 6) -> str:
+def phrase(world: World, low: int = 2, high: int = 4) -> str:
     """A few unrelated words, real and made up."""
     count = world.rng.randint(low, high)
     return " ".join(
-        world.made_up() if world.chance(0.3) else world.pick(PLAIN) for _ in range(count)
+        world.made_up() if world.chance(0.2) else world.pick(PLAIN) for _ in range(count)
     )
 
 

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--export-only", action="store_true", help="export and measure the last checkpoint"
     )
+    parser.add_argument("--note", default="", help="a remark about this run for the card")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     work: Path = options.work
@@ -42,7 +43,7 @@ def main() -> None:
             minutes=options.minutes, threads=options.threads, compile=not options.no_compile
         )
         Run(work, tokenizer, config).train()
-    _export(work, options.out, tokenizer, options.cases, options.threads)
+    _export(options, tokenizer)
 
 
 def _tokenizer(path: Path) -> Tokenizer:
@@ -52,14 +53,14 @@ def _tokenizer(path: Path) -> Tokenizer:
     return load_tokenizer(path)
 
 
-def _export(work: Path, out: Path, tokenizer: Tokenizer, num_cases: int, threads: int) -> None:
-    weights = torch.load(work / "checkpoint.pt", weights_only=True)["model"]
-    facts = work / "checkpoint.json"
-    with replacing(out) as folder:
+def _export(options: argparse.Namespace, tokenizer: Tokenizer) -> None:
+    weights = torch.load(options.work / "checkpoint.pt", weights_only=True)["model"]
+    facts = options.work / "checkpoint.json"
+    with replacing(options.out) as folder:
         export_model(weights, LlamaShape(), tokenizer, folder)
         agreement = check(folder)
-        scores = evaluate(folder / "model.gguf", num_cases, threads=threads)
-        write_card(folder, scores, agreement, facts)
+        scores = evaluate(folder / "model.gguf", options.cases, threads=options.threads)
+        write_card(folder, scores, agreement, facts, options.note)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,7 @@ def evaluate(path: Path, num_cases: int, *, threads: int = 2) -> list[Score]:
     """
     server = LocalServer(path, threads=threads)
     makers: dict[str, Callable[[World], Case]] = {
-        skill: lambda world, skill=skill: draw_case(world, skill)  # type: ignore[misc]
-        for skill in SKILLS
+        skill: partial(draw_case, skill=skill) for skill in SKILLS
     }
     makers[FAR_SKILL] = lambda world: recall_far(world, _FAR_CHARACTERS)
     scores = []

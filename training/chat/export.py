@@ -125,6 +125,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter, shape: LlamaShape, tokenizer: Tokeni
     writer.add_pad_token_id(id_of(tokenizer, END_OF_TEXT))
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
+    # A model this small has one good answer: without a temperature in the request, take it.
+    writer.add_sampling_temp(0.0)
 
 
 def _merges(tokenizer: Tokenizer) -> list[str]:

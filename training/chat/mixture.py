@@ -19,24 +19,24 @@ from training.pools import World
 Skill = Callable[[World], Case]
 
 SKILLS: dict[str, tuple[tuple[Skill, float], ...]] = {
-    "a. greetings and identity": ((talk, 1.0),),
-    "b. name and persona": ((persona, 2.0), (told_fact, 1.0), (fixed_answer, 0.7)),
-    "c. repeat and quote": ((repeat, 1.6), (quote, 0.8)),
-    "c. recall": ((recall, 2.2),),
-    "d. call the right tool": ((call_tool, 4.5),),
-    "d. two calls at once": ((call_two, 1.0),),
-    "d. use a tool's result": ((use_result, 1.0),),
-    "d. leave tools alone": ((no_call, 1.3),),
-    "e. answer from a passage": ((passage, 2.6), (list_item, 0.5)),
-    "f. name the language": ((name_language, 1.6),),
-    "g. safe or unsafe": ((label_safety, 1.6),),
-    "h. count": ((count_up, 0.8), (count_words, 1.4)),
-    "h. one-digit sums": ((add_digits, 1.0),),
-    "i. write JSON": ((write_json, 1.6),),
+    "a. greetings and identity": ((talk, 1.2),),
+    "b. name and persona": ((persona, 1.6), (told_fact, 0.9), (fixed_answer, 0.5)),
+    "c. repeat and quote": ((repeat, 1.8), (quote, 0.9)),
+    "c. recall": ((recall, 1.2),),
+    "d. call the right tool": ((call_tool, 6.0),),
+    "d. two calls at once": ((call_two, 2.0),),
+    "d. use a tool's result": ((use_result, 0.5),),
+    "d. leave tools alone": ((no_call, 2.0),),
+    "e. answer from a passage": ((passage, 4.0), (list_item, 1.0)),
+    "f. name the language": ((name_language, 2.5),),
+    "g. safe or unsafe": ((label_safety, 2.5),),
+    "h. count": ((count_up, 1.2), (count_words, 3.5)),
+    "h. one-digit sums": ((add_digits, 1.5),),
+    "i. write JSON": ((write_json, 4.5),),
 }
 """Every measured skill, its generators and their shares."""
 
-_ALL = [pair for pairs in SKILLS.values() for pair in pairs] + [(ask_beyond, 0.5), (fact, 0.6)]
+_ALL = [pair for pairs in SKILLS.values() for pair in pairs] + [(ask_beyond, 0.8), (fact, 0.8)]
 _LONG_CHARACTERS = 2900
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from training.chat.case import Case, Message, assistant, system, user
-from training.pools import Phrases, World
+from training.pools import Phrases, Pool, World
 from training.words import (
     ANIMALS,
     COLOURS,
@@ -27,9 +27,9 @@ NOT_TOLD = "The passage does not say."
 _Draw = Callable[[World], str]
 
 
-def _of(pool: object) -> _Draw:
+def _of(pool: Pool) -> _Draw:
     def draw(world: World) -> str:
-        return world.made_up() if world.chance(0.2) else world.pick(pool)  # type: ignore[arg-type]
+        return world.made_up() if world.chance(0.2) else world.pick(pool)
 
     return draw
 
@@ -243,8 +243,8 @@ def _facts(world: World, count: int) -> list[tuple[str, str, str]]:
 
 
 def passage(world: World) -> Case:
-    """A passage of two to seven statements and a question or several about it."""
-    facts = _facts(world, world.rng.choice((2, 3, 4, 5, 6, 7)))
+    """A passage of two to six statements and a question or several about it."""
+    facts = _facts(world, world.rng.choice((2, 3, 3, 4, 4, 5, 6)))
     statements = [statement for statement, _, _ in facts]
     hidden = world.chance(0.1) and len(facts) > 1
     if hidden:
@@ -271,7 +271,7 @@ def passage(world: World) -> Case:
     return Case(messages=messages, match="contains", needles=(needle.rstrip("."),))
 
 
-_SUMMARY = Phrases(
+_AFTER = Phrases(
     "[Which|What] word [comes|stands] [after|right after] {word} in this list: {items}[?|]",
     "In the list {items}, what comes after {word}[?|]",
 )
@@ -287,7 +287,7 @@ def list_item(world: World) -> Case:
     spoken = ", ".join(items)
     if world.chance(0.5):
         index = world.rng.randrange(len(items) - 1)
-        asked = world.say(_SUMMARY, word=items[index], items=spoken)
+        asked = world.say(_AFTER, word=items[index], items=spoken)
         answer = items[index + 1]
     else:
         index = world.rng.choice((0, 1, 2, len(items) - 1))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from training.chat.case import Case, Message, assistant, system, user
 from training.chat.skill_talk import ask_beyond, plain_system, talk
-from training.pools import Phrases, World
+from training.pools import Phrases, Pool, World
 from training.words import (
     ANIMALS,
     CITIES,
@@ -66,9 +66,9 @@ _YOU_SAID = Phrases(
 _Value = Callable[[World], str]
 
 
-def _pool(pool: object) -> _Value:
+def _pool(pool: Pool) -> _Value:
     def draw(world: World) -> str:
-        return world.made_up() if world.chance(0.25) else world.pick(pool)  # type: ignore[arg-type]
+        return world.made_up() if world.chance(0.25) else world.pick(pool)
 
     return draw
 
@@ -232,7 +232,7 @@ def chatter(world: World) -> list[Message]:
 def recall(world: World) -> Case:
     """One to three facts, something else in between, then one of them asked."""
     facts = [tell_and_ask(world) for _ in range(world.rng.choice((1, 1, 2, 3)))]
-    if len({asked[1]["content"].rsplit(" is ", 1)[0] for _, asked, _ in facts}) < len(facts):
+    if len({_subject(asked) for _, asked, _ in facts}) < len(facts):
         facts = facts[:1]
     messages: list[Message] = []
     for told, _, _ in facts:
@@ -251,15 +251,30 @@ def recall(world: World) -> Case:
 
 
 def recall_far(world: World, num_characters: int) -> Case:
-    """A fact, then about `num_characters` of something else, then the question."""
-    told, asked, value = tell_and_ask(world)
-    messages = list(told)
-    length = 0
-    while length < num_characters:
-        turns = chatter(world) if world.chance(0.7) else filler(world)
-        length += sum(len(turn["content"]) for turn in turns)
-        messages += turns
-    return Case(messages=messages + asked, match="contains", needles=(value,))
+    """A fact, then about `num_characters` of something else, then the question.
+
+    Training tells a few facts on the way and asks for all of them.
+    """
+    facts = [tell_and_ask(world) for _ in range(1 if world.new_values else 4)]
+    facts = list({_subject(asked): (told, asked, value) for told, asked, value in facts}.values())
+    messages: list[Message] = []
+    for told, _, _ in facts:
+        messages += told
+        length = 0
+        while length < num_characters / len(facts):
+            turns = chatter(world) if world.chance(0.7) else filler(world)
+            length += sum(len(turn["content"]) for turn in turns)
+            messages += turns
+    world.rng.shuffle(facts)
+    for _, asked, _ in facts:
+        messages += asked
+    return Case(messages=messages, match="contains", needles=(facts[-1][2],))
+
+
+def _subject(asked: list[Message]) -> str:
+    """What an answer is about: `Your favourite colour`, `You live in Rome.`"""
+    answer = str(asked[1]["content"])
+    return answer.split(" is ")[0] if " is " in answer else " ".join(answer.split()[:2])
 
 
 def quote(world: World) -> Case:

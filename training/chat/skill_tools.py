@@ -232,8 +232,8 @@ def call_tool(world: World, *, max_tools: int = 4, invented_share: float = 0.5) 
 
 def call_two(world: World) -> Case:
     """Two requests in one message: two calls in one answer."""
-    requests = _requests(world, world.rng.randint(2, 4), 0.4)
-    if len(requests) < 2 or world.chance(0.4):
+    requests = _requests(world, world.rng.randint(2, 3), 0.25)
+    if len(requests) < 2 or world.chance(0.5):
         domain = world.rng.choice(DOMAINS)
         first = everyday(world, domain)
         second = everyday(world, domain, like=first)
@@ -272,7 +272,7 @@ def use_result(world: World) -> Case:
 def no_call(world: World) -> Case:
     """Tools are there but none is wanted, or none fits."""
     requests = _requests(world, world.rng.randint(2, 4), 0.4)
-    if world.chance(0.4):
+    if world.chance(0.25):
         wanted, *rest = requests
         tools = [r.tool for r in rest] if world.chance(0.9) else []
         if any(_words_of(wanted) & _words_of(other) for other in rest):

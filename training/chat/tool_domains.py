@@ -159,8 +159,8 @@ def _domain(names: str, description: str, *requests: str) -> Domain:
 DOMAINS: tuple[Domain, ...] = (
     _domain(
         "get_weather weather get_current_weather current_weather fetch_weather weather_lookup",
-        "[Get|Returns|Look up|Fetch] the [current |]weather[ in a city| for a location| at a "
-        "place|][.|]",
+        "[Get|Returns|Look up] the [current |][weather|temperature]"
+        "[ in a city| for a given location|][.|]",
         "[What's|What is|How's|How is] the weather [in|like in|today in|now in] {city}[?|]",
         "[What's|What is] the weather in {city} in {unit}[?|]",
         "[Tell me|Show me|Get|Check] the weather [in|for] {city}[, in {unit}|][.|]",

@@ -27,8 +27,8 @@ class TrainConfig:
     minutes: float = 90.0
     """How long to train; the schedule follows the clock, so any machine finishes in time."""
     seed: int = 1
-    step_tokens: int = 5120
-    batches_per_step: int = 5
+    step_tokens: int = 4096
+    batches_per_step: int = 4
     matrix_rate: float = 0.012
     other_rate: float = 2e-3
     copy_phase: float = 0.08

@@ -48,9 +48,9 @@ passages that contain the answer. {pairs:,} pairs in {steps:,} steps, {minutes} 
 ## Scores
 
 The GGUF file, through llama.cpp. Each query is ranked against all passages of its row; the test's
-names, nouns and numbers never occur in training pairs, and in the rows that say so neither do the
-wordings. Words and wordings are split by checksum (`training/pools.py`). No two test pairs share
-everything that the query mentions.
+names, nouns and numbers are never drawn in training (times of day are), and in the rows that say so
+neither are the wordings. Words and wordings are split by checksum (`training/pools.py`). No two
+test pairs share everything that the query mentions.
 
 | task | queries | candidates | right one first | among first three |
 |---|---|---|---|---|
