@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from contextlib import suppress
+from random import Random
 from typing import Any, Literal
 
 import openai
@@ -26,6 +30,10 @@ class House(BaseModel):
     rooms: list[Room] = Field(max_length=2)
     sold: bool
     owner: Literal["Ada"] | None
+
+
+SOON_S = 10.0
+"""Far beyond what a refusal takes, for a machine that is busy with something else."""
 
 
 def schema_format(schema: dict[str, Any]) -> Any:
@@ -154,6 +162,133 @@ def test_a_keyword_that_cannot_be_enforced_is_refused_with_its_place(
 
     assert caught.value.param == f"response_format.json_schema.schema{place}"
     assert caught.value.code == "invalid_json_schema"
+
+
+def test_what_a_generated_schema_says_holds(client: OpenAI) -> None:
+    fine = 0
+    for number in range(60):
+        schema = generated(Random(number), depth=2)
+        with suppress(openai.BadRequestError):  # what cannot be enforced
+            answer = client.chat.completions.create(
+                model="talker",
+                messages=HELLO,
+                response_format=schema_format(schema),
+                seed=number,
+                temperature=1,
+                logit_bias=ASCII,
+                max_tokens=300,
+            )
+            if answer.choices[0].finish_reason == "stop":
+                fine += 1
+                assert fits(json.loads(answer.choices[0].message.content or ""), schema), schema
+    assert fine > 20
+
+
+def generated(random: Random, *, depth: int) -> dict[str, Any]:
+    """Make up a schema, of which some hold what no grammar enforces."""
+    bounds = sorted(random.sample([-130, -7, 0, 3, 25, 100, 1000], 2))
+    lengths = sorted(random.sample(range(5), 2))
+    kinds: list[dict[str, Any]] = [
+        {"type": "integer", "minimum": bounds[0], "maximum": bounds[1]},
+        {"type": "integer", random.choice(["minimum", "maximum"]): bounds[0]},
+        {"type": "string", "minLength": lengths[0], "maxLength": lengths[1]},
+        {"type": "string", "pattern": random.choice(PATTERNS)},
+        {"enum": random.sample(["a", 1, None, 2.5, True], 2)},
+        {"type": ["boolean", "null"]},
+    ]
+    if depth:
+        inner = [generated(random, depth=depth - 1) for _ in range(2)]
+        properties = dict(zip("ab", inner, strict=True))
+        required = random.sample("abc", 1)
+        kinds += [
+            {"type": "array", "items": inner[0], "minItems": lengths[0], "maxItems": lengths[1]},
+            {"type": "array", "prefixItems": inner, "minItems": lengths[0]},
+            {"type": "object", "properties": properties, "required": required},
+            {"anyOf": inner},
+            {"allOf": [{"properties": {name: each}} for name, each in properties.items()]},
+        ]
+    return random.choice(kinds[6:] or kinds)
+
+
+PATTERNS = ["^[a-c]{2,3}$", "^(ab|c)+$", r"^-?[0-9]+(\.[0-9])?$", "a", "^.$", r"^a\.+$", r"^\d$"]
+
+
+def fits(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether `value` is as `schema` says, for the keywords of `generated`."""
+    kinds = schema.get("type", [])
+    named = kinds if isinstance(kinds, list) else [kinds]
+    checks = [
+        not named or any(type(value) is JSON_TYPES[name] for name in named),
+        "enum" not in schema or any(value is x or value == x for x in schema["enum"]),
+        "anyOf" not in schema or any(fits(value, each) for each in schema["anyOf"]),
+        all(fits(value, each) for each in schema.get("allOf", [])),
+    ]
+    if isinstance(value, int) and not isinstance(value, bool):
+        checks += [schema.get("minimum", value) <= value <= schema.get("maximum", value)]
+    if isinstance(value, str):
+        checks += [schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))]
+        checks += [re.search(schema.get("pattern", ""), value) is not None]
+    if isinstance(value, list):
+        checks += [schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))]
+        shapes = schema.get("prefixItems") or [schema.get("items", {})] * len(value)
+        checks += [fits(each, shape) for each, shape in zip(value, shapes, strict=False)]
+    if isinstance(value, dict):
+        checks += [set(schema.get("required", [])) <= set(value)]
+        shapes = schema.get("properties", {})
+        checks += [fits(value[name], shapes[name]) for name in set(shapes) & set(value)]
+    return all(checks)
+
+
+JSON_TYPES = {
+    "array": list,
+    "boolean": bool,
+    "integer": int,
+    "null": type(None),
+    "object": dict,
+    "string": str,
+}
+
+LOOP = {"type": "array", "items": {"$ref": "#/$defs/a"}}
+DANGEROUS: list[dict[str, Any]] = [
+    {"type": "array", "items": {}, "minItems": 5, "maxItems": 2},
+    {"type": "string", "pattern": "^((((a{0,100}){0,100}){0,100}){0,100})$"},
+    {"type": "integer", "minimum": 10**17},
+    {"enum": [f"value {number}" for number in range(20_000)]},
+    {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [LOOP, LOOP]}}},
+    {"type": "foo"},
+    {"properties": 5},
+    {"anyOf": []},
+]
+
+
+@pytest.mark.parametrize("schema", DANGEROUS)
+def test_a_schema_that_would_hold_up_the_engine_is_refused_at_once(
+    client: OpenAI, schema: dict[str, Any]
+) -> None:
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    asks: list[dict[str, Any]] = [{"response_format": schema_format(schema)}, {"tools": [tool]}]
+    for more in asks:
+        started_s = time.monotonic()
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(model="talker", messages=HELLO, **more)
+
+        assert caught.value.code == "invalid_json_schema"
+        assert time.monotonic() - started_s < SOON_S
+    answer = client.chat.completions.create(model="talker", messages=HELLO, max_tokens=1)
+    assert answer.choices
+
+
+@pytest.mark.parametrize("depth", [100, 400, 900])
+def test_a_schema_that_is_nested_too_deep_is_refused(client: OpenAI, depth: int) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(
+            model="talker", messages=HELLO, response_format=schema_format(schema)
+        )
 
 
 def test_json_object_begins_an_object(client: OpenAI) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openworks.core.errors import UnsupportedParameterError
 from openworks.core.json import JsonObject, JsonValue
-from openworks.engines.llamacpp.schema import check_schema
+from openworks.engines.llamacpp.schema import check_schema, check_tools
 from openworks.ports.text import ChatRequest, CompletionRequest, Sampling
 
 _STREAMED: JsonObject = {
@@ -128,10 +128,7 @@ def sampling_body(sampling: Sampling) -> JsonObject:
 def _tool_body(request: ChatRequest, traits: ModelTraits) -> JsonObject:
     if not traits.tools:
         raise UnsupportedParameterError("This model's chat template knows no tools.", param="tools")
-    for index, tool in enumerate(request.tools):
-        function = tool.get("function")
-        if isinstance(function, dict) and function.get("strict"):
-            check_schema(function.get("parameters", {}), f"tools[{index}].function.parameters")
+    check_tools(request.tools)
     if request.tool_choice in {"auto", "required"}:
         tools, choice = list(request.tools), request.tool_choice
     else:

@@ -254,7 +254,7 @@ def _run(
 
     try:
         handle(orjson.dumps(body), on_event)
-    except RuntimeError as exc:  # what llama.cpp throws while it reads the request
+    except (RuntimeError, ValueError) as exc:  # what llama.cpp throws while it reads the request
         raise InvalidRequestError(f"The engine refused the request: {exc}") from exc
     if failures:
         raise failures[0]
@@ -263,7 +263,7 @@ def _run(
 def _ask(handle: Callable[[bytes], bytes], body: JsonObject, *, param: str) -> dict[str, Any]:
     try:
         data = handle(orjson.dumps(body))
-    except RuntimeError as exc:
+    except (RuntimeError, ValueError) as exc:
         raise InvalidRequestError(f"The engine refused the request: {exc}") from exc
     answer = cast("dict[str, Any]", orjson.loads(data))
     if (error := answer.get("error")) is not None:
