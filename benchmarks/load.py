@@ -81,7 +81,7 @@ async def ask_over_http(host: str, port: int, body: dict[str, Any]) -> Timing:
     reader, writer = await asyncio.open_connection(host, port)
     payload = json.dumps(body).encode()
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(payload), payload)
     )
     await writer.drain()

@@ -272,7 +272,7 @@ def use_result(world: World) -> Case:
 def no_call(world: World) -> Case:
     """Tools are there but none is wanted, or none fits."""
     requests = _requests(world, world.rng.randint(2, 4), 0.4)
-    if world.chance(0.25):
+    if world.chance(0.4):
         wanted, *rest = requests
         tools = [r.tool for r in rest] if world.chance(0.9) else []
         if any(_words_of(wanted) & _words_of(other) for other in rest):

@@ -38,7 +38,7 @@ class RestartConfig:
     """Seconds a request waits for a model that loads or restarts before it gets a 503."""
     stall_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Seconds without a word from an engine that has work after which it counts as hung."""
-    cancel_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    cancel_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 180.0
     """The same for an engine that was told to drop a request and has not done so."""
 
 
