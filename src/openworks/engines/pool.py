@@ -7,27 +7,25 @@ import logging
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import Field
 
 from openworks.core.clock import Clock
 from openworks.core.errors import EngineOverloadedError, ModelUnavailableError
 from openworks.engines.client import EngineProcess
-from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, Reranked
+from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, Reranked, Work
 from openworks.engines.supervisor import RestartConfig, Supervisor
 from openworks.engines.vectors import shortened
 from openworks.ports.catalog import Deployment
 from openworks.ports.engines import Residency
 from openworks.ports.text import (
     ChatModel,
-    ChatRequest,
     CompletionModel,
-    CompletionRequest,
     Embedder,
     EmbeddingRequest,
     EmbeddingResult,
@@ -38,6 +36,8 @@ from openworks.ports.text import (
 )
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 _GIB = 1 << 30
 
@@ -71,10 +71,10 @@ class EnginePool:
         self._room = asyncio.Lock()
 
     def chat(self, deployment: Deployment) -> ChatModel:
-        return _Chat(self, deployment)
+        return _Streamed(self, deployment, Chat)
 
     def completions(self, deployment: Deployment) -> CompletionModel:
-        return _Completions(self, deployment)
+        return _Streamed(self, deployment, Complete)
 
     def embedder(self, deployment: Deployment) -> Embedder:
         return _Embedder(self, deployment)
@@ -179,28 +179,17 @@ class EnginePool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chat:
+class _Streamed(Generic[R]):
+    """A chat or a completion model; they differ in the message that carries the request."""
+
     pool: EnginePool
     deployment: Deployment
+    wrap: Callable[[int, R], Work]
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[TextChunk, None]:
+    async def stream(self, request: R) -> AsyncGenerator[TextChunk, None]:
         async with (
             self.pool.lease(self.deployment) as process,
-            aclosing(process.stream(lambda id_: Chat(id=id_, request=request))) as chunks,
-        ):
-            async for chunk in chunks:
-                yield chunk
-
-
-@dataclass(frozen=True, slots=True)
-class _Completions:
-    pool: EnginePool
-    deployment: Deployment
-
-    async def stream(self, request: CompletionRequest) -> AsyncGenerator[TextChunk, None]:
-        async with (
-            self.pool.lease(self.deployment) as process,
-            aclosing(process.stream(lambda id_: Complete(id=id_, request=request))) as chunks,
+            aclosing(process.stream(lambda id_: self.wrap(id_, request))) as chunks,
         ):
             async for chunk in chunks:
                 yield chunk
