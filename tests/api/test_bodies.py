@@ -19,7 +19,7 @@ from tests.server import SETTLE_S, ServerProcess, wait_until
 
 CHAT = {"model": "talker", "messages": HELLO, "max_tokens": 2}
 HUNDRED_MB = 100_000_000
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_chunked_request_is_answered(server: ServerProcess) -> None:
 def test_requests_on_one_connection_are_answered_in_turn(server: ServerProcess) -> None:
     with connected(server) as connection:
         connection.sendall(request_bytes("/v1/chat/completions", CHAT) * 3)
-        connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = read_to_end(connection)
 
     assert answer.count(b"HTTP/1.1 200") == 3
