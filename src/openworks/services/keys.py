@@ -47,7 +47,7 @@ class Keys:
         self._new_id = new_id
         self._seen: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
         self._was_guarded = False
-        self._looked_at_s = -_FRESH_S
+        self._looked_at_s: float | None = None
 
     async def create(
         self,
@@ -97,9 +97,15 @@ class Keys:
         if self._config.token is not None or self._was_guarded:
             return True
         now_s = self._clock.monotonic_s()
-        if now_s - self._looked_at_s >= _FRESH_S:
-            self._was_guarded = await self._store.count_unrevoked() > 0
-            self._looked_at_s = now_s
+        seen_s = None if self._looked_at_s is None else now_s - self._looked_at_s
+        if seen_s is None or seen_s >= _FRESH_S:
+            try:
+                self._was_guarded = await self._store.count_unrevoked() > 0
+            except AppError:
+                if seen_s is None or seen_s >= _STALE_S:
+                    raise
+            else:
+                self._looked_at_s = now_s
         return self._was_guarded
 
     async def check_store(self) -> None:

@@ -139,6 +139,22 @@ async def test_known_keys_work_while_the_database_is_gone(
         await keys.authenticate(secret)
 
 
+async def test_open_server_stays_open_while_the_database_is_gone_for_a_while(
+    keys: Keys, store: BreakableStore, clock: FakeClock
+) -> None:
+    store.broken = True
+    with pytest.raises(ModelUnavailableError):
+        await keys.authenticate(None)  # it was never seen whether there are keys
+    store.broken = False
+    await keys.authenticate(None)
+    store.broken = True
+    clock.advance(60)
+    assert (await keys.authenticate(None)).key_id is None
+    clock.advance(3600)
+    with pytest.raises(ModelUnavailableError):
+        await keys.authenticate(None)
+
+
 async def test_revoking_an_unknown_key_names_it(keys: Keys) -> None:
     with pytest.raises(NotFoundError, match="'key_nobody'"):
         await keys.revoke(KeyId("key_nobody"))
