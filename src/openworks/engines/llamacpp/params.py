@@ -52,7 +52,14 @@ def common_params(deployment: Deployment, socket: Path) -> xllamacpp.CommonParam
 
 def default_threads(size_bytes: int) -> int:
     """How many threads decode fastest: one for tiny models, otherwise one for each core."""
-    return 1 if size_bytes < SMALL_MODEL_BYTES else max(1, len(os.sched_getaffinity(0)))
+    return 1 if size_bytes < SMALL_MODEL_BYTES else _cores()
+
+
+def _cores() -> int:
+    """The cores that this process may use; where the system does not tell, all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _set_task(params: xllamacpp.CommonParams, deployment: Deployment) -> None:
