@@ -99,8 +99,8 @@ async def make_catalog(
     for name in settings.models:
         entry = None if chooses_file(name) else catalog.find(name)
         if entry is not None:
-            source = entry.weights.get("llamacpp")
-            if source is not None and weights.locate(source) is None:
+            source = catalog.source_of(entry)
+            if weights.locate(source) is None:
                 await weights.fetch(source, on_progress=on_progress)
             catalog.set_default(entry)
         else:

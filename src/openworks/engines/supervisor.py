@@ -111,7 +111,6 @@ class Supervisor:
         self.state = "stopped"
 
     def _start(self) -> None:
-        self._failures = 0
         self._ready = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.create_task(self._keep())
         self._keeper.add_done_callback(self._keeper_ended)

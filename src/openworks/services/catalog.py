@@ -228,13 +228,22 @@ class Catalog:
             + _OVERHEAD_BYTES,
         )
 
+    def source_of(self, entry: ModelEntry) -> WeightsSource:
+        """Return the weights of the engine that serves `entry`.
+
+        Raises:
+            ModelNotFoundError: No engine here does: its weights would be of no use.
+        """
+        for _, source in servable(entry):
+            return source
+        raise ModelNotFoundError(
+            f"The model {entry.id!r} is known ({entry.task}), but no engine of this server "
+            "runs it yet.",
+            param="model",
+        )
+
     def _missing(self, entry: ModelEntry) -> ModelNotFoundError:
-        if not servable(entry):
-            return ModelNotFoundError(
-                f"The model {entry.id!r} is known ({entry.task}), but no engine of this server "
-                "runs it yet.",
-                param="model",
-            )
+        self.source_of(entry)
         return ModelNotFoundError(
             f"The model {entry.id!r} is known, but its weights are not on this machine. "
             f"Fetch them with: openworks models pull {entry.id}",

@@ -102,6 +102,13 @@ def test_model_without_an_engine_is_told_so() -> None:
         catalog().resolve(WHISPER.id)
 
 
+def test_weights_of_a_model_without_an_engine_are_not_worth_fetching() -> None:
+    made = catalog()
+    assert made.source_of(LLAMA).repo == "meta/llama-gguf"
+    with pytest.raises(ModelNotFoundError, match="no engine of this server runs it yet"):
+        made.source_of(WHISPER)
+
+
 def test_unknown_name_is_told_with_the_nearest_known_one() -> None:
     with pytest.raises(ModelNotFoundError, match="Did you mean '@cf/meta/llama'"):
         catalog().resolve("@cf/meta/lama")
