@@ -13,8 +13,10 @@
       RequestTimeoutError 408
       ConflictError 409
       PayloadTooLargeError 413
+      BlockedError 424
       RateLimitError 429, retryable
         EngineOverloadedError 429, retryable
+        SpendLimitError 429, retryable
       ClientClosedRequestError 499
       InternalError 500
       NotImplementedEndpointError 501
@@ -159,6 +161,20 @@ class RateLimitError(AppError):
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
     retryable = True
+
+
+class BlockedError(AppError):
+    """A guardrail or a data loss policy refused the prompt or the answer."""
+
+    status = 424
+    type = "policy_error"
+    default_code = "blocked"
+
+
+class SpendLimitError(RateLimitError):
+    """A budget is used up; the message says which, how much was spent and what the limit is."""
+
+    default_code = "spend_limit_exceeded"
 
 
 class EngineOverloadedError(RateLimitError):

@@ -52,6 +52,8 @@ class Price:
 
     input_usd_per_mtok: float = 0.0
     output_usd_per_mtok: float = 0.0
+    cached_input_usd_per_mtok: float | None = None
+    """For prompt tokens that a cache saved; None when they cost what others do."""
     units: Mapping[str, float] = field(default_factory=dict)
     """Other metered units, such as `usd_per_audio_minute`."""
 
