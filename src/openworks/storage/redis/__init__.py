@@ -1,0 +1,1 @@
+"""What processes share through Redis or Valkey: the only package that imports its client."""
