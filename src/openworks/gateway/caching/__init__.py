@@ -1,0 +1,1 @@
+"""Answers that are given again: exact, alike, and one for many who ask at once."""

@@ -1,0 +1,1 @@
+"""What to do when a provider fails: wait and ask again, leave it alone, or ask another."""

@@ -1,0 +1,1 @@
+"""Dynamic routes: a graph that chooses models, and the walk through it."""
