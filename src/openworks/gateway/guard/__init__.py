@@ -1,0 +1,1 @@
+"""What may be said through a gateway: data loss prevention, and guardrails by content category."""
