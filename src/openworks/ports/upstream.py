@@ -20,6 +20,9 @@ class Origin:
     scheme: Literal["http", "https"]
     host: str
     port: int
+    is_public: bool = False
+    """Whether no private address may be connected to, whatever the name resolves to: for origins
+    that an account chose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class Timeouts:
     """How patient to be; None is for ever. Each ends the request with an `UpstreamError`."""
 
     connect_s: float | None = 10.0
+    """Until the connection stands, TLS included."""
     first_byte_s: float | None = 600.0
     """From the request being sent to the status line."""
     idle_s: float | None = 300.0

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from aiohappyeyeballs import start_connection
 
-from openworks.ports.upstream import UpstreamError
+from openworks.gateway.providers.addresses import is_public_address
+from openworks.ports.upstream import Origin, UpstreamError
 
 NEXT_ADDRESS_AFTER_S = 0.25
 """RFC 8305: when the first address is silent, try the next beside it."""
@@ -22,18 +23,18 @@ than 256 KiB) in memory for so long, by default a minute."""
 
 async def dial(
     loop: asyncio.AbstractEventLoop,
-    host: str,
-    port: int,
+    origin: Origin,
     context: ssl.SSLContext | None,
     factory: Callable[[], asyncio.BaseProtocol],
 ) -> None:
-    """Connect a protocol of `factory`; with a context, over TLS to a server that is `host`.
+    """Connect a protocol of `factory`; with a context, over TLS to a server of the origin's name.
 
     Raises:
         UpstreamError: Kind `connect` or `tls`.
     """
+    host, port = origin.host, origin.port
     try:
-        await _dial(loop, host, port, context, factory)
+        await _dial(loop, origin, context, factory)
     except ssl.SSLError as exc:  # also a certificate that proves another name
         reason = exc.verify_message if isinstance(exc, ssl.SSLCertVerificationError) else exc.reason
         message = f"'{host}:{port}' did not agree on TLS: {reason}."
@@ -51,15 +52,19 @@ async def dial(
 
 async def _dial(
     loop: asyncio.AbstractEventLoop,
-    host: str,
-    port: int,
+    origin: Origin,
     context: ssl.SSLContext | None,
     factory: Callable[[], asyncio.BaseProtocol],
 ) -> None:
+    host, port = origin.host, origin.port
     server_name = host if context is not None else None
     patience_s = HANDSHAKE_WITHIN_S if context is not None else None
     if not _is_address(host):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        if origin.is_public:
+            found = [each for each in found if is_public_address(str(each[4][0]))]
+            if not found:
+                raise OSError(None, "private addresses are not allowed by the settings")
         if len(found) > 1:
             sock = await start_connection(
                 found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, loop=loop

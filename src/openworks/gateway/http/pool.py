@@ -171,8 +171,7 @@ class Pool:
     async def _attempt(self, connection: Connection) -> None:
         made = False
         try:
-            host, port = self.origin.host, self.origin.port
-            await dial(self.loop, host, port, self._context, lambda: connection)
+            await dial(self.loop, self.origin, self._context, lambda: connection)
             made = True
         finally:
             # At once, for uvloop completes a TLS handshake also after it has closed the socket

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import TypedDict
 
@@ -105,6 +106,7 @@ def custom_provider(
             f"slug must be letters, digits and hyphens, got '{slug[:64]}'.", param="slug"
         )
     origin, path = parse_base_url(base_url, allow_private=allow_private)
+    origin = replace(origin, is_public=not allow_private)
     has_version = _VERSION.fullmatch(path) is not None
     return Provider(
         slug=CUSTOM_PREFIX + slug,
