@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import assert_never
 
-from openworks.core.errors import ConflictError, InvalidRequestError
+import msgspec
+
+from openworks.core.errors import AuthenticationError, ConflictError, InvalidRequestError
 from openworks.core.ids import AccountId, KeyId, RequestId
 from openworks.core.pages import Page, PageRequest
-from openworks.ports.calls import CallRecord, Usage, UsageGroup, UsageRow
+from openworks.ports.calls import CallBodies, CallRecord, Principal, Usage, UsageGroup, UsageRow
+from openworks.ports.gateways import LogPolicy
 from openworks.ports.keys import ApiKey
+from openworks.ports.limits import Admission, Claim, Refusal
+from openworks.ports.logbook import Entry, Report
+from openworks.ports.snapshots import GatewaySnapshot
 from openworks.ports.stored_completions import StoredCompletion
+from openworks.ports.upstream import (
+    Counted,
+    Headers,
+    Timeouts,
+    UpstreamError,
+    UpstreamRequest,
+)
 
 
 class FakeClock:
@@ -113,6 +128,32 @@ class MemoryRecordStore:
             reverse=True,
         )
         return newest[:limit]
+
+
+class MemoryLogSink:
+    """A log writer that keeps what it is given; `entries` is what tests look at."""
+
+    def __init__(self) -> None:
+        self.last = Report()
+        self.lost_rows = 0
+        self.lost_bodies = 0
+        self.batches: list[list[Entry]] = []
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for batch in self.batches for entry in batch]
+
+    @property
+    def records(self) -> list[CallRecord]:
+        return [entry.record for entry in self.entries]
+
+    async def write(self, batch: bytes | bytearray) -> Report:
+        self.batches.append(msgspec.msgpack.decode(batch, type=list[Entry]))
+        self.last = Report(number=len(self.batches))
+        return self.last
+
+    async def replayed(self) -> None:
+        return
 
 
 class MemoryStoredCompletionStore:
@@ -222,3 +263,258 @@ def _usage_row(group: str, records: Sequence[CallRecord]) -> UsageRow:
         else None,
         mean_duration_ms=sum(record.duration_ms for record in records) / len(records),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a scripted provider answers to one request."""
+
+    status: int = 200
+    headers: Headers = field(default_factory=lambda: [(b"content-type", b"application/json")])
+    body: bytes = b"{}"
+    chunks: tuple[bytes, ...] | None = None
+    """In the place of `body`: an answer whose length is not told."""
+    breaks: UpstreamError | None = None
+    """How the body ends, after what came of it."""
+    fails: UpstreamError | None = None
+    """In the place of an answer."""
+    takes_s: float = 0.0
+    """Until the head comes, on the clock of the transport."""
+    hangs: bool = False
+    """Whether no head ever comes."""
+    holds: asyncio.Event | None = None
+    """What the head waits for."""
+    stalls_after: int | None = None
+    """After how many chunks the body waits for ever."""
+    counted: Counted | None = None
+    """What a model of this server counted, once its answer is over."""
+
+
+def events_of(*data: bytes, status: int = 200, breaks: UpstreamError | None = None) -> Said:
+    """Return a stream with one event a chunk."""
+    return Said(
+        status=status,
+        headers=[(b"content-type", b"text/event-stream")],
+        chunks=tuple(b"data: %b\n\n" % each for each in data),
+        breaks=breaks,
+    )
+
+
+class FakeTransport:
+    """A provider that answers as it is told, and remembers what it was asked."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.script: deque[Said] = deque()
+        """The answers to come; the last one is given again and again."""
+        self.requests: list[UpstreamRequest] = []
+        self.timeouts: list[Timeouts] = []
+        self.responses: list[FakeResponse] = []
+        self.cancelled = 0
+
+    @property
+    def open(self) -> int:
+        """How many requests nobody has read to the end or let go of."""
+        return sum(not response.is_over for response in self.responses)
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> FakeResponse:
+        self.requests.append(request)
+        self.timeouts.append(timeouts)
+        said = self.script.popleft() if len(self.script) > 1 else self.script[0]
+        try:
+            if said.hangs:
+                await asyncio.get_running_loop().create_future()
+            if said.holds is not None:
+                await said.holds.wait()
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        patience_s = timeouts.first_byte_s
+        if patience_s is not None and said.takes_s > patience_s:
+            self._clock.advance(patience_s)
+            raise UpstreamError("The provider was too slow.", kind="timeout", unread=False)
+        self._clock.advance(said.takes_s)
+        if said.fails is not None:
+            raise said.fails
+        response = FakeResponse(said)
+        self.responses.append(response)
+        return response
+
+    async def close(self) -> None:
+        for response in self.responses:
+            response.abort()
+
+
+class FakeResponse:
+    """One scripted answer."""
+
+    def __init__(self, said: Said) -> None:
+        self._said = said
+        self.status = said.status
+        self.headers: Headers = list(said.headers)
+        if said.chunks is None:
+            self.headers.append((b"content-length", b"%d" % len(said.body)))
+        self.is_over = False
+        self.was_aborted = False
+        self.num_read = 0
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        self.is_over = True
+        if self._said.breaks is not None:
+            raise self._said.breaks
+        return self._said.body if self._said.chunks is None else b"".join(self._said.chunks)
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        return _FakeChunks(self, self._said)
+
+    @property
+    def counted(self) -> Counted | None:
+        return self._said.counted if self.is_over else None
+
+    def abort(self) -> None:
+        self.was_aborted = self.was_aborted or not self.is_over
+        self.is_over = True
+
+
+class _FakeChunks(AsyncGenerator[bytes, None]):
+    """Pieces that, as the real ones, can be closed before the first was asked for."""
+
+    def __init__(self, response: FakeResponse, said: Said) -> None:
+        self._response = response
+        self._said = said
+        self._parts = list(said.chunks if said.chunks is not None else (said.body,))
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(0)
+        if self._response.was_aborted:
+            raise StopAsyncIteration
+        if self._said.stalls_after == self._response.num_read:
+            await asyncio.get_running_loop().create_future()
+        if self._response.num_read < len(self._parts):
+            self._response.num_read += 1
+            return self._parts[self._response.num_read - 1]
+        self._response.is_over = True
+        if self._said.breaks is not None:
+            raise self._said.breaks
+        raise StopAsyncIteration
+
+    async def asend(self, value: None) -> bytes:
+        return await self.__anext__()
+
+    async def athrow(self, typ: object, val: object = None, tb: object = None) -> bytes:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self._response.abort()
+
+
+class MemoryRecorder:
+    """A recorder that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+        self.bodies: list[CallBodies | None] = []
+        self.policies: list[LogPolicy | None] = []
+
+    def record(
+        self,
+        record: CallRecord,
+        bodies: CallBodies | None = None,
+        *,
+        policy: LogPolicy | None = None,
+    ) -> None:
+        self.records.append(record)
+        self.bodies.append(bodies)
+        self.policies.append(policy)
+
+
+class FakeAdmission:
+    """A call that passed; `settled` is what it gave back."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.settled: list[tuple[int, float]] = []
+        self.remaining: Headers = [(b"x-ratelimit-remaining-requests", b"7")]
+
+    def settle(self, *, tokens: int, cost_usd: float) -> None:
+        self.settled.append((tokens, cost_usd))
+
+
+class FakeLimiter:
+    """Lets everything pass, at once or after a turn, until it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.refusal: Refusal | None = None
+        self.turn: asyncio.Event | None = None
+        """What calls wait for; None lets them pass at once."""
+        self.admissions: list[FakeAdmission] = []
+        self.left_the_queue = 0
+
+    @property
+    def unsettled(self) -> int:
+        return sum(not admission.settled for admission in self.admissions)
+
+    def admit(self, claim: Claim) -> Admission | Refusal | Awaitable[Admission | Refusal]:
+        return self._decide(claim) if self.turn is None else self._later(claim, self.turn)
+
+    def _decide(self, claim: Claim) -> Admission | Refusal:
+        if self.refusal is not None:
+            return self.refusal
+        admission = FakeAdmission(claim)
+        self.admissions.append(admission)
+        return admission
+
+    async def _later(self, claim: Claim, turn: asyncio.Event) -> Admission | Refusal:
+        try:
+            await turn.wait()
+        except asyncio.CancelledError:
+            self.left_the_queue += 1
+            raise
+        return self._decide(claim)
+
+
+class MemorySnapshots:
+    """Gateways by account and id."""
+
+    def __init__(self, *snapshots: GatewaySnapshot) -> None:
+        self.by_place = {(each.gateway.account_id, each.gateway.id): each for each in snapshots}
+        self.is_fresh = True
+        """Whether `snapshot_nowait` knows anything."""
+        self.asked: list[tuple[AccountId, str]] = []
+
+    def snapshot_nowait(self, account_id: AccountId, gateway_id: str) -> GatewaySnapshot | None:
+        return self._of(account_id, gateway_id) if self.is_fresh else None
+
+    async def snapshot(self, account_id: AccountId, gateway_id: str) -> GatewaySnapshot | None:
+        self.asked.append((account_id, gateway_id))
+        return self._of(account_id, gateway_id)
+
+    async def existing(self, account_id: AccountId, gateway_id: str) -> GatewaySnapshot | None:
+        return self._of(account_id, gateway_id)
+
+    def _of(self, account_id: AccountId, gateway_id: str) -> GatewaySnapshot | None:
+        return next(
+            (each for place, each in self.by_place.items() if place == (account_id, gateway_id)),
+            None,
+        )
+
+
+class FakeCallers:
+    """Who has which secret."""
+
+    def __init__(self, *, token: bytes | None = None) -> None:
+        self.token = token
+        self.by_secret: dict[str | None, Principal] = {}
+        self.is_fresh = True
+        """Whether `peek` knows anything."""
+
+    def peek(self, secret: str | None) -> Principal | None:
+        return self.by_secret.get(secret) if self.is_fresh else None
+
+    async def authenticate(self, secret: str | None) -> Principal:
+        found = self.by_secret.get(secret)
+        if found is None:
+            raise AuthenticationError("Incorrect API key provided.")
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -11,18 +11,17 @@ from typing import TypeAlias
 import pytest
 from sqlalchemy import text
 
-from openworks.ports.calls import RecordStore
 from openworks.ports.keys import KeyStore
 from openworks.ports.stored_completions import StoredCompletionStore
 from openworks.storage.sql.database import Database, DatabaseConfig
 from openworks.storage.sql.keys import SqlKeyStore
-from openworks.storage.sql.records import SqlRecordStore
 from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
-from tests.fakes import MemoryKeyStore, MemoryRecordStore, MemoryStoredCompletionStore
+from tests.fakes import MemoryKeyStore, MemoryStoredCompletionStore
+from tests.postgres import is_installed, running_postgres
 
 # A database that the tests may empty, as `postgresql://user:password@host/name`.
 POSTGRES_URL = os.environ.get("OPENWORKS_TEST_POSTGRES_URL")
-ADAPTERS = ("memory", "sqlite", *(("postgres",) if POSTGRES_URL else ()))
+ADAPTERS = ("memory", "sqlite", *(("postgres",) if POSTGRES_URL or is_installed() else ()))
 
 OpenDatabase: TypeAlias = Callable[[str], AbstractAsyncContextManager[Database]]
 
@@ -32,13 +31,25 @@ def adapter(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database that the tests may empty: the one they are given, or one of their own."""
+    if POSTGRES_URL:
+        yield POSTGRES_URL
+        return
+    with running_postgres() as url:
+        yield url
+
+
 @pytest.fixture
-def open_database(tmp_path: Path) -> OpenDatabase:
+def open_database(tmp_path: Path, request: pytest.FixtureRequest) -> OpenDatabase:
     """Open an empty database with all its tables."""
 
     @asynccontextmanager
     async def opened(adapter: str) -> AsyncIterator[Database]:
-        url = f"sqlite:///{tmp_path / 'state.db'}" if adapter == "sqlite" else str(POSTGRES_URL)
+        url = f"sqlite:///{tmp_path / 'state.db'}"
+        if adapter == "postgres":
+            url = request.getfixturevalue("postgres_url")
         database = Database(DatabaseConfig(url=url))
         await database.open()
         try:
@@ -61,15 +72,6 @@ async def key_store(adapter: str, open_database: OpenDatabase) -> AsyncIterator[
         return
     async with open_database(adapter) as database:
         yield SqlKeyStore(database)
-
-
-@pytest.fixture
-async def record_store(adapter: str, open_database: OpenDatabase) -> AsyncIterator[RecordStore]:
-    if adapter == "memory":
-        yield MemoryRecordStore()
-        return
-    async with open_database(adapter) as database:
-        yield SqlRecordStore(database)
 
 
 @pytest.fixture

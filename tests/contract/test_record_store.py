@@ -1,13 +1,19 @@
-"""Every RecordStore adds the same calls up to the same sums."""
+"""Every RecordStore adds the same calls up to the same sums, however they were written."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from openworks.core.ids import AccountId, KeyId, RequestId
-from openworks.ports.calls import CallRecord, RecordStore, Usage, UsageGroup
+from openworks.ports.calls import CallRecord, RecordStore, Usage, UsageGroup, UsageRow
+from tests.contract.conftest import OpenDatabase
+from tests.fakes import MemoryRecordStore
+from tests.logbooks import Logbooks, open_logbooks
 
 NOON_S = 1_790_078_400.0  # 2026-09-22 12:00 UTC
 DAY_S = 86_400.0
@@ -50,19 +56,63 @@ SLOWER = replace(
 )
 
 
-async def test_records_come_back_as_they_were_given_newest_first(record_store: RecordStore) -> None:
+class Ledger(RecordStore, Protocol):
+    """A store with what fills it."""
+
+    async def insert_many(self, records: Sequence[CallRecord]) -> None: ...
+
+
+class WrittenLedger:
+    """The tables, filled by the log writer."""
+
+    def __init__(self, books: Logbooks) -> None:
+        self._books = books
+
+    async def insert_many(self, records: Sequence[CallRecord]) -> None:
+        await self._books.insert_many(records)
+
+    async def summarise(
+        self,
+        *,
+        group: UsageGroup,
+        since_s: float | None = None,
+        account_id: AccountId | None = None,
+    ) -> Sequence[UsageRow]:
+        return await self._books.records.summarise(
+            group=group, since_s=since_s, account_id=account_id
+        )
+
+    async def list_recent(self, *, limit: int) -> Sequence[CallRecord]:
+        return await self._books.records.list_recent(limit=limit)
+
+
+@pytest.fixture
+async def record_store(
+    adapter: str, open_database: OpenDatabase, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Ledger]:
+    if adapter == "memory":
+        yield MemoryRecordStore()
+        return
+    async with open_database(adapter) as database:
+        url = request.getfixturevalue("postgres_url") if adapter == "postgres" else None
+        now_s = NOON_S + 2 * DAY_S
+        async with open_logbooks(database, tmp_path, postgres_url=url, now_s=now_s) as books:
+            yield WrittenLedger(books)
+
+
+async def test_records_come_back_as_they_were_given_newest_first(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD, FAILED])
 
     assert await record_store.list_recent(limit=10) == [FAILED, RECORD]
 
 
-async def test_recent_records_stop_at_the_limit(record_store: RecordStore) -> None:
+async def test_recent_records_stop_at_the_limit(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD, FAILED])
 
     assert await record_store.list_recent(limit=1) == [FAILED]
 
 
-async def test_record_that_is_there_already_is_left_alone(record_store: RecordStore) -> None:
+async def test_record_that_is_there_already_is_left_alone(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD])
 
     await record_store.insert_many([replace(RECORD, status=500), FAILED, FAILED])
@@ -70,14 +120,14 @@ async def test_record_that_is_there_already_is_left_alone(record_store: RecordSt
     assert await record_store.list_recent(limit=10) == [FAILED, RECORD]
 
 
-async def test_no_records_are_no_trouble(record_store: RecordStore) -> None:
+async def test_no_records_are_no_trouble(record_store: Ledger) -> None:
     await record_store.insert_many([])
 
     assert await record_store.list_recent(limit=10) == []
     assert await record_store.summarise(group="model") == []
 
 
-async def test_summary_adds_tokens_cost_and_calls_up(record_store: RecordStore) -> None:
+async def test_summary_adds_tokens_cost_and_calls_up(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD, SLOWER, FAILED])
 
     busiest, other = await record_store.summarise(group="model")
@@ -88,7 +138,7 @@ async def test_summary_adds_tokens_cost_and_calls_up(record_store: RecordStore) 
     assert (other.group, other.calls, other.errors) == ("nonsense", 1, 1)
 
 
-async def test_mean_first_token_leaves_calls_without_tokens_out(record_store: RecordStore) -> None:
+async def test_mean_first_token_leaves_calls_without_tokens_out(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD, SLOWER, FAILED])
 
     busiest, other = await record_store.summarise(group="model")
@@ -108,9 +158,7 @@ async def test_mean_first_token_leaves_calls_without_tokens_out(record_store: Re
         ("route", ["/v1/chat/completions", "/v1/completions"]),
     ],
 )
-async def test_summary_groups_by(
-    record_store: RecordStore, group: UsageGroup, names: list[str]
-) -> None:
+async def test_summary_groups_by(record_store: Ledger, group: UsageGroup, names: list[str]) -> None:
     await record_store.insert_many([RECORD, FAILED])
 
     rows = await record_store.summarise(group=group)
@@ -118,7 +166,7 @@ async def test_summary_groups_by(
     assert [row.group for row in rows] == names
 
 
-async def test_day_ends_at_midnight_utc(record_store: RecordStore) -> None:
+async def test_day_ends_at_midnight_utc(record_store: Ledger) -> None:
     midnight_s = NOON_S + DAY_S / 2
     before = replace(RECORD, id=RequestId("req-4"), created_at_s=midnight_s - 0.001)
     after = replace(RECORD, id=RequestId("req-5"), created_at_s=midnight_s)
@@ -129,7 +177,7 @@ async def test_day_ends_at_midnight_utc(record_store: RecordStore) -> None:
     assert [(row.group, row.calls) for row in rows] == [("2026-09-22", 1), ("2026-09-23", 1)]
 
 
-async def test_summary_begins_at_since(record_store: RecordStore) -> None:
+async def test_summary_begins_at_since(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD, FAILED])
 
     rows = await record_store.summarise(group="model", since_s=FAILED.created_at_s)
@@ -137,7 +185,7 @@ async def test_summary_begins_at_since(record_store: RecordStore) -> None:
     assert [row.group for row in rows] == ["nonsense"]
 
 
-async def test_summary_of_one_account_leaves_the_others_out(record_store: RecordStore) -> None:
+async def test_summary_of_one_account_leaves_the_others_out(record_store: Ledger) -> None:
     await record_store.insert_many([RECORD, FAILED])
 
     rows = await record_store.summarise(group="model", account_id=AccountId("acct-a"))

@@ -43,21 +43,25 @@ class Meter:
             deployment=self.deployment.id if self.deployment else None,
             stream=self._call.stream,
             usage=self.usage,
-            cost_usd=self._cost_usd(),
+            cost_usd=self.cost_usd(self.usage),
             first_token_ms=self._ms(self._first_token_s),
             duration_ms=self._ms(self._clock.monotonic_s()) or 0.0,
             outcome=outcome,
             status=status,
             error_code=code,
+            gateway_id=self._call.gateway_id,
+            endpoint=self._call.route,
+            metadata=self._call.metadata,
         )
 
-    def _cost_usd(self) -> float:
+    def cost_usd(self, usage: Usage) -> float:
+        """Return what `usage` costs by the price of the deployment."""
         if self.deployment is None:
             return 0.0
         price = self.deployment.entry.price
         return (
-            self.usage.prompt_tokens * price.input_usd_per_mtok
-            + self.usage.completion_tokens * price.output_usd_per_mtok
+            usage.prompt_tokens * price.input_usd_per_mtok
+            + usage.completion_tokens * price.output_usd_per_mtok
         ) / 1e6
 
     def _ms(self, at_s: float | None) -> float | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+import msgspec
 
 from openworks.core.ids import AccountId, KeyId, RequestId
 
 Scope = Literal["inference", "admin"]
 Outcome = Literal["ok", "client_closed", "error"]
+
+LOCAL_PROVIDER = "workers-ai"
+"""The provider that is this server itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,11 @@ class Call:
     model: str
     """The name that the caller used."""
     stream: bool = False
+    gateway_id: str = "default"
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    observer: Callable[[CallRecord], None] | None = None
+    """Takes the record in the place of the ledger, for a call that is a part of another one: that
+    one has passed the limits and makes the record that counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +66,12 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRecord:
-    """What one model call leaves in the ledger."""
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What one model call leaves in the ledger.
+
+    A struct, as one is made and encoded for every call: `msgspec.structs.replace` changes a copy.
+    Encoded by position, also in files that outlive an upgrade: new fields go to the end.
+    """
 
     id: RequestId
     created_at_s: float
@@ -79,6 +92,42 @@ class CallRecord:
     status: int
     """The HTTP status, or 499 when the client left."""
     error_code: str | None = None
+    gateway_id: str = "default"
+    provider: str = LOCAL_PROVIDER
+    """The slug of the provider that answered, or was asked last."""
+    endpoint: str = ""
+    """The provider's path that was asked, without its query."""
+    event_id: str | None = None
+    """The caller's own name for this call, from `cf-aig-event-id`."""
+    metadata: Mapping[str, str | int | float | bool] = msgspec.field(default_factory=dict)
+    cached: bool = False
+    step: int = 0
+    """Which step answered: 0 is the first, higher ones are fallbacks."""
+    attempts: int = 1
+    """How many requests were sent to providers, over all steps; 0 for a cache hit or a refusal."""
+    estimated: bool = False
+    """Whether the tokens were counted here, as the provider gave none."""
+    custom_cost: bool = False
+    """Whether the cost follows the caller's own `cf-aig-custom-cost`."""
+    routed_by: str | None = None
+    """The dynamic route and its version that chose the model."""
+    guard_findings: tuple[str, ...] = ()
+    """What guardrails and DLP found: entry ids and categories, never the text itself."""
+    trace_id: str | None = None
+    """The caller's trace that this call belongs to, from `cf-aig-otel-trace-id`; not stored."""
+    parent_span_id: str | None = None
+    """The span in it that made this call, from `cf-aig-otel-parent-span-id`; not stored."""
+
+
+class CallBodies(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """What was said, as it went over the wire (redacted first, where a policy asks for it)."""
+
+    request: bytes
+    response: bytes
+    request_type: str = "application/json"
+    response_type: str = "application/json"
+    is_partial: bool = False
+    """Whether a body was cut at the size limit, or the stream broke off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +148,7 @@ UsageGroup = Literal["model", "account", "key", "day", "route"]
 
 
 class RecordStore(Protocol):
-    """The ledger of model calls."""
-
-    async def insert_many(self, records: Sequence[CallRecord]) -> None:
-        """Append records in one transaction; a record whose id is there already is left alone."""
-        ...
+    """The ledger of model calls, to be read; `ports.recorder.Recorder` fills it."""
 
     async def summarise(
         self,
@@ -112,7 +157,13 @@ class RecordStore(Protocol):
         since_s: float | None = None,
         account_id: AccountId | None = None,
     ) -> Sequence[UsageRow]:
-        """Add the records up by `group`, most calls first."""
+        """Add all calls up by `group`, most calls first, also those that left no row.
+
+        Args:
+            group: What to add up by.
+            since_s: Rounded down to the minute, or to the hour when it is days ago.
+            account_id: None for all accounts.
+        """
         ...
 
     async def list_recent(self, *, limit: int) -> Sequence[CallRecord]:

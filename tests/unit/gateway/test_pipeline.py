@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,26 @@ from openworks.core.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     PermissionDeniedError,
+    RateLimitError,
 )
 from openworks.core.ids import AccountId, RequestId
+from openworks.gateway.gate import Gate
 from openworks.gateway.pipeline import Pipeline
-from openworks.ports.calls import Call, CallRecord, Principal, Usage
+from openworks.ports.calls import Call, CallBodies, CallRecord, Principal, Usage
 from openworks.ports.catalog import Deployment, ModelEntry, Price
 from openworks.ports.engines import Residency
+from openworks.ports.gateways import Gateway, GatewayId, LogPolicy, RateLimit
+from openworks.ports.limits import Refusal
+from openworks.ports.snapshots import GatewaySnapshot
 from openworks.ports.text import (
     ChatRequest,
     CompletionModel,
     Embedder,
     Reranker,
+    Sampling,
     TextChunk,
 )
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeLimiter, MemorySnapshots
 
 REQUEST = ChatRequest(messages=[{"role": "user", "content": "hi"}])
 PRICE = Price(input_usd_per_mtok=1.0, output_usd_per_mtok=2.0)
@@ -89,7 +95,13 @@ class FakeEngines:
 class Recorded:
     records: list[CallRecord] = field(default_factory=list)
 
-    async def record(self, record: CallRecord) -> None:
+    def record(
+        self,
+        record: CallRecord,
+        bodies: CallBodies | None = None,
+        *,
+        policy: LogPolicy | None = None,
+    ) -> None:
         self.records.append(record)
 
 
@@ -192,3 +204,116 @@ async def test_model_for_another_task_is_refused(world: World) -> None:
 
     with pytest.raises(InvalidRequestError, match="text-generation, not for text-embeddings"):
         await world.pipeline.embed(call(), EmbeddingRequest(inputs=["hi"]))
+
+
+# The limits of the caller's gateway.
+
+
+@dataclass
+class Limited:
+    """A pipeline whose callers have a limit."""
+
+    world: World
+    limiter: FakeLimiter
+
+    def settled(self) -> object:
+        (admission,) = self.limiter.admissions
+        (settled,) = admission.settled
+        return settled
+
+
+@pytest.fixture
+def limited(world: World) -> Limited:
+    limiter = FakeLimiter()
+    gateway = Gateway(
+        account_id=AccountId("default"),
+        id=GatewayId("default"),
+        rate_limits=(RateLimit(limit=1, interval_s=60),),
+    )
+    world.pipeline = Pipeline(
+        models=FakeModels(),
+        engines=FakeEngines(world.chat),
+        recorders=[world.recorded],
+        gate=Gate(MemorySnapshots(GatewaySnapshot(gateway=gateway)), limiter),
+        clock=world.clock,
+    )
+    return Limited(world, limiter)
+
+
+async def test_call_sets_aside_what_it_may_take_and_settles_for_what_it_took(
+    limited: Limited,
+) -> None:
+    await run(limited.world, call())
+    claim = limited.limiter.admissions[0].claim
+    assert (claim.model, claim.provider, claim.tokens) == ("model", "workers-ai", 1 + 1024)
+    assert claim.cost_usd == pytest.approx((1 + 2 * 1024) / 1e6)
+    assert limited.settled() == (12, pytest.approx(14e-6))
+
+
+async def test_call_with_a_limit_sets_aside_no_more_than_that(limited: Limited) -> None:
+    asked = replace(REQUEST, sampling=Sampling(max_tokens=7), n=3)
+    async with aclosing(limited.world.pipeline.chat(call(), asked)) as chunks:
+        async for _ in chunks:
+            pass
+    assert limited.limiter.admissions[0].claim.tokens == 1 + 3 * 7
+
+
+async def test_refused_call_is_recorded_and_no_engine_is_asked(limited: Limited) -> None:
+    limited.limiter.refusal = Refusal(kind="rate", bucket="key", limit=1, used=1, retry_after_s=1.0)
+    with pytest.raises(RateLimitError):
+        await run(limited.world, call())
+    record = limited.world.record
+    assert (record.outcome, record.status, record.error_code) == (
+        "error",
+        429,
+        "rate_limit_exceeded",
+    )
+    assert not limited.world.chat.closed
+
+
+async def test_call_that_may_not_use_its_model_takes_no_place(limited: Limited) -> None:
+    with pytest.raises(PermissionDeniedError):
+        await run(limited.world, call(allowed=frozenset({"else"})))
+    assert not limited.limiter.admissions
+
+
+async def test_engine_that_dies_is_settled_for_what_it_made(limited: Limited) -> None:
+    limited.world.chat.error = EngineCrashedError("It died.")
+    with pytest.raises(EngineCrashedError):
+        await run(limited.world, call())
+    assert limited.settled() == (11, pytest.approx(12e-6))
+
+
+async def test_client_that_leaves_is_settled_for_what_it_got(limited: Limited) -> None:
+    chunks = limited.world.pipeline.chat(call(), REQUEST)
+    await anext(chunks)
+    await anext(chunks)
+    await chunks.aclose()
+    assert limited.settled() == (11, pytest.approx(12e-6))
+
+
+async def test_client_that_leaves_while_it_waits_for_a_turn_gives_its_place_back(
+    limited: Limited,
+) -> None:
+    limited.limiter.turn = asyncio.Event()
+    task = asyncio.create_task(run(limited.world, call()))
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert limited.limiter.left_the_queue == 1
+    assert limited.world.record.outcome == "client_closed"
+
+
+async def test_part_of_another_call_is_neither_limited_nor_recorded(limited: Limited) -> None:
+    seen: list[CallRecord] = []
+    assert await run(limited.world, replace(call(), observer=seen.append)) == "ab"
+    assert not limited.limiter.admissions
+    assert not limited.world.recorded.records
+    assert seen[0].usage == Usage(prompt_tokens=10, completion_tokens=2)
+
+
+async def test_record_names_gateway_and_metadata(limited: Limited) -> None:
+    await run(limited.world, replace(call(), gateway_id="gw", metadata={"team": "red"}))
+    record = limited.world.record
+    assert (record.gateway_id, record.metadata, record.endpoint) == ("gw", {"team": "red"}, "/v1/x")

@@ -44,7 +44,10 @@ class RestoringLimiter:
 
     def admit(self, claim: Claim) -> Admission | Refusal | Awaitable[Admission | Refusal]:
         place = (claim.account_id, claim.gateway.id)
-        if not claim.gateway.spend_rules or place in self._restored:
+        is_known = not claim.gateway.spend_rules or place in self._restored
+        # A route's own count belongs to the gateway before the slash, and begins anew. Beyond the
+        # bound budgets begin anew too: to restore one twice would count everything twice.
+        if is_known or "/" in claim.gateway.id or len(self._restored) >= _MAX_GATEWAYS:
             return self._inner.admit(claim)
         return self._admit_later(claim, place)
 
@@ -58,8 +61,7 @@ class RestoringLimiter:
                 waiting = self._restore(claim.account_id, claim.gateway, rows)
                 if waiting is not None:
                     await waiting
-                if len(self._restored) < _MAX_GATEWAYS:
-                    self._restored.add(place)
+                self._restored.add(place)
         self._restoring.pop(place, None)
         decided = self._inner.admit(claim)
         return await decided if isinstance(decided, Awaitable) else decided
@@ -68,9 +70,6 @@ class RestoringLimiter:
         now_s = self._clock.now_s()
         since_s = min(window_start_s(rule, now_s) for rule in gateway.spend_rules)
         keys = sorted({key for rule in gateway.spend_rules for key in rule.by})
-        # A route's own count belongs to the gateway before the slash, and begins anew.
-        if "/" in gateway.id:
-            return []
         if any(key.startswith(_METADATA) for key in keys):
             return await self._by_metadata(account_id, gateway, keys, since_s, now_s)
         step_s = _MINUTE_S if (now_s - since_s) / _MINUTE_S <= _MAX_STEPS else _HOUR_S

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
@@ -133,6 +133,21 @@ class Database:
 def sqlite_url(path: Path) -> str:
     """Return the URL of a file, whatever characters its path has."""
     return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def plain_address(url: str) -> tuple[Literal["sqlite", "postgresql"], str]:
+    """Return what a driver takes without SQLAlchemy: a file's path, or a DSN with its password.
+
+    Raises:
+        StorageError: The URL is wrong, or of a database that only one process can see.
+    """
+    read = _read_url(url)
+    if read.get_backend_name() == "postgresql":
+        plain = read.set(drivername="postgresql")
+        return "postgresql", plain.render_as_string(hide_password=False)
+    if read.database in (None, "", ":memory:"):
+        raise StorageError("The database must be a file, as the logs have a process of their own.")
+    return "sqlite", str(Path(str(read.database)).absolute())
 
 
 def insert_or_ignore(

@@ -1,4 +1,4 @@
-"""The ledger of model calls in SQL."""
+"""The ledger of model calls in SQL: single calls from their rows, sums from the rollups."""
 
 from __future__ import annotations
 
@@ -6,28 +6,25 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
-from sqlalchemy import ColumnElement, Row, case, func, literal_column, select
+from sqlalchemy import Row, select
 
+from openworks.core.clock import Clock
 from openworks.core.ids import AccountId
 from openworks.ports.calls import CallRecord, Usage, UsageGroup, UsageRow
-from openworks.storage.sql.database import Database, insert_or_ignore
+from openworks.storage.logbook.shapes import DAY_S, LEVELS_S, SUMS
+from openworks.storage.sql.database import Database
+from openworks.storage.sql.rollups import add_up, source_for, spans, usage_of
 from openworks.storage.sql.tables import call_records
 
 _COLUMNS = call_records.c
 
 
 class SqlRecordStore:
-    """Call records in the table `call_records`."""
+    """Call records in the table `call_records`, and their sums in `call_rollups`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, clock: Clock) -> None:
         self._database = database
-
-    async def insert_many(self, records: Sequence[CallRecord]) -> None:
-        if not records:
-            return
-        rows = [_values(record) for record in records]
-        async with self._database.write() as connection:
-            await connection.execute(insert_or_ignore(connection, call_records), rows)
+        self._clock = clock
 
     async def summarise(
         self,
@@ -36,32 +33,24 @@ class SqlRecordStore:
         since_s: float | None = None,
         account_id: AccountId | None = None,
     ) -> Sequence[UsageRow]:
-        # A literal, not a parameter: Postgres would see two expressions here and in GROUP BY.
-        key = func.coalesce(_group_column(group), literal_column("''")).label("group")
-        calls = func.count().label("calls")
-        query = (
-            select(
-                key,
-                calls,
-                func.sum(case((_COLUMNS.outcome == "error", 1), else_=0)).label("errors"),
-                func.sum(_COLUMNS.prompt_tokens).label("prompt_tokens"),
-                func.sum(_COLUMNS.completion_tokens).label("completion_tokens"),
-                func.sum(_COLUMNS.cached_tokens).label("cached_tokens"),
-                func.sum(_COLUMNS.reasoning_tokens).label("reasoning_tokens"),
-                func.sum(_COLUMNS.cost_usd).label("cost_usd"),
-                func.avg(_COLUMNS.first_token_ms).label("mean_first_token_ms"),
-                func.avg(_COLUMNS.duration_ms).label("mean_duration_ms"),
-            )
-            .group_by(key)
-            .order_by(calls.desc(), key)
+        name = _group_column(group)
+        source = source_for({name} - {"bucket_s"})
+        columns = source.table.c
+        found = await add_up(
+            self._database,
+            source,
+            list(spans(since_s, None, levels_s=LEVELS_S, now_s=self._clock.now_s())),
+            keys=[columns[name]],
+            where=[] if account_id is None else [columns.account_id == account_id],
+            values=SUMS,
         )
-        if since_s is not None:
-            query = query.where(_COLUMNS.created_at_s >= since_s)
-        if account_id is not None:
-            query = query.where(_COLUMNS.account_id == account_id)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
-        return [_usage_row(row) for row in rows]
+        sums: dict[str, list[Any]] = {}
+        for (value,), cells in found.items():
+            named = _day(value) if group == "day" else value
+            before = sums.get(named, [0] * len(cells))
+            sums[named] = [one + other for one, other in zip(before, cells, strict=True)]
+        rows = [_usage_row(named, cells) for named, cells in sums.items()]
+        return sorted(rows, key=lambda row: (-row.calls, row.group))
 
     async def list_recent(self, *, limit: int) -> Sequence[CallRecord]:
         query = (
@@ -71,50 +60,43 @@ class SqlRecordStore:
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
 
-def _group_column(group: UsageGroup) -> ColumnElement[str]:
+def _group_column(group: UsageGroup) -> str:
     match group:
-        case "model":
-            return _COLUMNS.model
+        case "model" | "route":
+            return group
         case "account":
-            return _COLUMNS.account_id
+            return "account_id"
         case "key":
-            return _COLUMNS.key_id
+            return "key_id"
         case "day":
-            return _COLUMNS.day
-        case "route":
-            return _COLUMNS.route
+            return "bucket_s"
         case _:
             assert_never(group)
 
 
-def _values(record: CallRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "created_at_s": record.created_at_s,
-        "day": datetime.fromtimestamp(record.created_at_s, UTC).date().isoformat(),
-        "account_id": record.account_id,
-        "key_id": record.key_id,
-        "route": record.route,
-        "model": record.model,
-        "deployment": record.deployment,
-        "stream": record.stream,
-        "prompt_tokens": record.usage.prompt_tokens,
-        "completion_tokens": record.usage.completion_tokens,
-        "cached_tokens": record.usage.cached_tokens,
-        "reasoning_tokens": record.usage.reasoning_tokens,
-        "cost_usd": record.cost_usd,
-        "first_token_ms": record.first_token_ms,
-        "duration_ms": record.duration_ms,
-        "outcome": record.outcome,
-        "status": record.status,
-        "error_code": record.error_code,
-    }
+def _day(bucket_s: int) -> str:
+    return datetime.fromtimestamp(bucket_s // DAY_S * DAY_S, UTC).date().isoformat()
 
 
-def _record(row: Row[Any]) -> CallRecord:
+def _usage_row(group: str, cells: list[Any]) -> UsageRow:
+    values = dict(zip(SUMS, cells, strict=True))
+    calls, first_tokens = int(values["requests"]), int(values["first_tokens"])
+    return UsageRow(
+        group=group,
+        calls=calls,
+        errors=int(values["errors"]),
+        usage=usage_of(values),
+        cost_usd=values["cost_usd"],
+        mean_first_token_ms=values["first_token_ms"] / first_tokens if first_tokens else None,
+        mean_duration_ms=values["duration_ms"] / calls,
+    )
+
+
+def record_of(row: Row[Any]) -> CallRecord:
+    """Make a record of a row of `call_records`."""
     return CallRecord(
         id=row.id,
         created_at_s=row.created_at_s,
@@ -124,32 +106,28 @@ def _record(row: Row[Any]) -> CallRecord:
         model=row.model,
         deployment=row.deployment,
         stream=row.stream,
-        usage=_usage(row),
+        usage=Usage(
+            prompt_tokens=row.prompt_tokens,
+            completion_tokens=row.completion_tokens,
+            cached_tokens=row.cached_tokens,
+            reasoning_tokens=row.reasoning_tokens,
+        ),
         cost_usd=row.cost_usd,
         first_token_ms=row.first_token_ms,
         duration_ms=row.duration_ms,
         outcome=row.outcome,
         status=row.status,
         error_code=row.error_code,
-    )
-
-
-def _usage_row(row: Row[Any]) -> UsageRow:
-    return UsageRow(
-        group=row.group,
-        calls=row.calls,
-        errors=row.errors,
-        usage=_usage(row),
-        cost_usd=row.cost_usd,
-        mean_first_token_ms=row.mean_first_token_ms,
-        mean_duration_ms=row.mean_duration_ms,
-    )
-
-
-def _usage(row: Row[Any]) -> Usage:
-    return Usage(  # int: Postgres adds big integers up to a Decimal
-        prompt_tokens=int(row.prompt_tokens),
-        completion_tokens=int(row.completion_tokens),
-        cached_tokens=int(row.cached_tokens),
-        reasoning_tokens=int(row.reasoning_tokens),
+        gateway_id=row.gateway_id,
+        provider=row.provider,
+        endpoint=row.endpoint,
+        event_id=row.event_id,
+        metadata=row.metadata or {},
+        cached=row.cached,
+        step=row.step,
+        attempts=row.attempts,
+        estimated=row.estimated,
+        custom_cost=row.custom_cost,
+        routed_by=row.routed_by,
+        guard_findings=tuple(row.guard_findings or ()),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -14,6 +16,14 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
+    text,
+)
+
+from openworks.storage.logbook.shapes import (
+    DURATION_BUCKETS,
+    FIRST_TOKEN_BUCKETS,
+    SUMS,
 )
 
 # Every constraint has a name, so that a later migration can drop it on any database.
@@ -53,8 +63,6 @@ call_records = Table(
     metadata,
     Column("id", String, primary_key=True),
     Column("created_at_s", Double, nullable=False),
-    # The UTC date of created_at_s: no two databases spell that function alike.
-    Column("day", String, nullable=False),
     # No foreign keys: the ledger outlives keys and accounts, and an open server has neither.
     Column("account_id", String, nullable=False),
     Column("key_id", String),
@@ -72,8 +80,32 @@ call_records = Table(
     Column("outcome", String, nullable=False),
     Column("status", Integer, nullable=False),
     Column("error_code", String),
+    Column("gateway_id", String, nullable=False, server_default="default"),
+    Column("provider", String, nullable=False, server_default="workers-ai"),
+    Column("endpoint", String, nullable=False, server_default=""),
+    Column("event_id", String),
+    Column("metadata", JSON(none_as_null=True)),
+    Column("cached", Boolean, nullable=False, server_default=false()),
+    Column("step", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="1"),
+    Column("estimated", Boolean, nullable=False, server_default=false()),
+    Column("custom_cost", Boolean, nullable=False, server_default=false()),
+    Column("routed_by", String),
+    Column("guard_findings", JSON(none_as_null=True)),
+    # What was said: in a pack, a compressed block; in the block, the request, then the response.
+    Column("pack_id", String),
+    Column("block_offset", BigInteger),
+    Column("block_bytes", BigInteger),
+    Column("body_offset", BigInteger),
+    Column("request_bytes", BigInteger),
+    Column("response_bytes", BigInteger),
+    Column("request_type", String),
+    Column("response_type", String),
+    Column("is_partial", Boolean, nullable=False, server_default=false()),
+    Column("feedback", Integer),
+    Column("score", Double),
     Index(None, "created_at_s"),
-    Index(None, "account_id", "created_at_s"),
+    Index(None, "account_id", "gateway_id", "created_at_s"),
 )
 
 chat_completions = Table(
@@ -87,4 +119,98 @@ chat_completions = Table(
     Column("messages", JSON, nullable=False),
     Column("completion", JSON, nullable=False),
     Index(None, "account_id", "created_at_s", "id"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("account_id", String, primary_key=True),
+    Column("parent", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("modified_at_s", Double, nullable=False),
+    Index(None, "account_id", "parent"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("sequence", Integer, primary_key=True),  # tells entries of one moment apart
+    Column("at_s", Double, nullable=False),
+    Column("account_id", String, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("changed", JSON, nullable=False),
+    Index(None, "account_id", "at_s"),
+)
+
+
+def _sums() -> list[Column[Any]]:
+    return [
+        Column(name, Double if name.endswith(("_usd", "_ms")) else BigInteger, nullable=False)
+        for name in SUMS
+    ]
+
+
+def _dimensions() -> list[Column[Any]]:
+    return [
+        Column("level_s", Integer, primary_key=True, autoincrement=False),
+        Column("account_id", String, primary_key=True),
+        Column("bucket_s", BigInteger, primary_key=True, autoincrement=False),
+        Column("gateway_id", String, primary_key=True),
+        Column("provider", String, primary_key=True),
+        Column("model", String, primary_key=True),
+        Column("key_id", String, primary_key=True),
+        Column("route", String, primary_key=True),
+        Column("status", Integer, primary_key=True, autoincrement=False),
+        Column("cached", Boolean, primary_key=True),
+        Column("stream", Boolean, primary_key=True),
+    ]
+
+
+# Read by ranges of their keys, so SQLite keeps the rows in the index itself.
+call_rollups = Table(
+    "call_rollups",
+    metadata,
+    Column("family", String, primary_key=True),
+    *_dimensions(),
+    *_sums(),
+    *(Column(name, Integer, nullable=False) for name in (*DURATION_BUCKETS, *FIRST_TOKEN_BUCKETS)),
+    sqlite_with_rowid=False,
+)
+
+call_sums = Table("call_sums", metadata, *_dimensions(), *_sums(), sqlite_with_rowid=False)
+
+log_counts = Table(
+    "log_counts",
+    metadata,
+    Column("account_id", String, primary_key=True),
+    Column("gateway_id", String, primary_key=True),
+    Column("num_rows", BigInteger, nullable=False),
+)
+
+log_packs = Table(
+    "log_packs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("num_rows", Integer, nullable=False),
+    Index(
+        "ix_log_packs_unused",
+        "num_rows",
+        sqlite_where=text("num_rows <= 0"),
+        postgresql_where=text("num_rows <= 0"),
+    ),
+)
+
+# The last batch of each writer: what was sent twice is written once.
+log_writers = Table(
+    "log_writers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("seen_at_s", Double, nullable=False),
 )

@@ -1,0 +1,33 @@
+"""Bytes by name: bodies of calls, exports, uploads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+
+class Blobs(Protocol):
+    """A folder or a bucket. Names are paths with `/`; a blob appears whole or not at all.
+
+    Every method raises `StorageError` when the store cannot be reached or refuses.
+    """
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Keep `data`, in the place of what had that name before."""
+        ...
+
+    async def get(self, name: str) -> bytes | None:
+        """Return a blob; None when there is none."""
+        ...
+
+    async def get_range(self, name: str, *, start: int, length: int) -> bytes | None:
+        """Return `length` bytes from `start`, which must lie inside the blob; None without one."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Delete a blob; no trouble when there is none."""
+        ...
+
+    def list(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the names under a folder such as `exports/acct-1`, in no order."""
+        ...

@@ -1,0 +1,1 @@
+"""Blobs through obstore: a local folder by default, object storage by URL."""

@@ -1,0 +1,110 @@
+"""Blobs in a folder, or in a bucket of S3, Google or Azure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from openworks.core.errors import StorageError
+
+_SCHEMES = ("s3://", "gs://", "az://")
+_MISSING = (FileNotFoundError, NotFoundError)  # obstore raises one or the other
+
+Data: TypeAlias = bytes | bytearray | memoryview
+
+
+class ObjectBlobs:
+    """Blobs in an object store; the methods that end in `_now` block, for a process of their own.
+
+    A bucket's credentials come from where its own tools find them (environment, instance role).
+    """
+
+    def __init__(self, place: str) -> None:
+        """Open a place.
+
+        Args:
+            place: A folder, made when it is not there, or a URL such as `s3://bucket/prefix`.
+
+        Raises:
+            StorageError: The URL names no such service, or the folder cannot be made.
+        """
+        self._store = _open(place)
+
+    async def put(self, name: str, data: Data) -> None:
+        with _translated(name):
+            await obstore.put_async(self._store, name, data)
+
+    async def get(self, name: str) -> bytes | None:
+        try:
+            with _translated(name):
+                answer = await obstore.get_async(self._store, name)
+                return bytes(await answer.bytes_async())
+        except _MISSING:
+            return None
+
+    async def get_range(self, name: str, *, start: int, length: int) -> bytes | None:
+        if length == 0:
+            return b""
+        try:
+            with _translated(name):
+                found = await obstore.get_range_async(self._store, name, start=start, length=length)
+        except _MISSING:
+            return None
+        return bytes(found)
+
+    async def delete(self, name: str) -> None:
+        try:
+            with _translated(name):
+                await obstore.delete_async(self._store, name)
+        except _MISSING:
+            return
+
+    async def list(self, prefix: str) -> AsyncIterator[str]:
+        with _translated(prefix):
+            async for page in obstore.list(self._store, prefix=prefix):
+                for meta in page:
+                    yield meta["path"]
+
+    def put_now(self, name: str, data: Data) -> None:
+        """As `put`, waiting in this thread."""
+        with _translated(name):
+            obstore.put(self._store, name, data)
+
+    def delete_now(self, name: str) -> None:
+        """As `delete`, waiting in this thread."""
+        try:
+            with _translated(name):
+                obstore.delete(self._store, name)
+        except _MISSING:
+            return
+
+
+def _open(place: str) -> ObjectStore:
+    try:
+        if place.startswith(_SCHEMES):
+            return from_url(place)
+        if "://" in place:
+            raise StorageError(
+                f"A place for blobs is a folder or begins with {', '.join(_SCHEMES)}, "
+                f"not with {place.partition('://')[0]!r}."
+            )
+        return LocalStore(Path(place).absolute(), mkdir=True, automatic_cleanup=True)
+    except (BaseError, OSError, ValueError) as error:
+        raise StorageError(f"The place for blobs cannot be opened: {error}.") from error
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except _MISSING:
+        raise
+    except (BaseError, OSError, ValueError) as error:  # ValueError: no such name can be
+        kind = type(error).__name__  # its words would tell callers where the folder is
+        raise StorageError(f"The blob {name!r} could not be read or written: {kind}.") from error

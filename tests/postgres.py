@@ -1,0 +1,87 @@
+"""A Postgres of the tests' own, in a folder that goes with it, where one is installed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+START_S = 30.0
+
+
+def is_installed() -> bool:
+    """Whether there are a server to start and a driver to reach it."""
+    programs = all(shutil.which(name) for name in ("initdb", "postgres"))
+    return programs and find_spec("asyncpg") is not None
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """Start an empty server on this machine's own address; yield its URL."""
+    # Postgres does not run as root; a folder of pytest's own would be closed to anybody else.
+    user = "nobody" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="openworks-postgres-"))
+    try:
+        if user is not None:
+            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+        data = folder / "data"
+        options = ["--username=test", "--auth=trust", "--encoding=UTF8", "--no-sync"]
+        subprocess.run(
+            [_program("initdb"), *options, str(data)], user=user, check=True, capture_output=True,
+            cwd=folder,
+        )  # fmt: skip
+        port = _free_port()
+        settings = [f"port={port}", "listen_addresses=127.0.0.1", "fsync=off"]
+        settings.append(f"unix_socket_directories={folder}")
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [_program("postgres"), "-D", str(data), *_each("-c", settings)],
+                user=user,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+            )
+        try:
+            _wait_for(port, server, folder / "log")
+            yield f"postgresql://test@127.0.0.1:{port}/postgres"
+        finally:
+            server.terminate()
+            server.wait(START_S)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    assert found is not None
+    return str(Path(found).resolve())  # it looks for its library beside itself
+
+
+def _each(flag: str, values: list[str]) -> list[str]:
+    return [part for value in values for part in (flag, value)]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"Postgres did not start: {log.read_text()[-2000:]}")
