@@ -158,3 +158,80 @@ async def test_open_server_stays_open_while_the_database_is_gone_for_a_while(
 async def test_revoking_an_unknown_key_names_it(keys: Keys) -> None:
     with pytest.raises(NotFoundError, match="'key_nobody'"):
         await keys.revoke(KeyId("key_nobody"))
+
+
+# What is known without asking the database.
+
+
+async def test_nothing_is_known_at_the_start(keys: Keys) -> None:
+    assert keys.peek(None) is None
+    assert keys.peek("sk-ow-1") is None
+    assert not keys.is_known_guarded
+
+
+async def test_open_server_is_known_to_be_open_for_seconds(keys: Keys, clock: FakeClock) -> None:
+    await keys.authenticate(None)
+    found = keys.peek(None)
+    assert found is not None
+    assert found.account_id == "default"
+    clock.advance(2)
+    assert keys.peek(None) is None
+
+
+async def test_key_that_was_seen_is_known_for_seconds(keys: Keys, clock: FakeClock) -> None:
+    key, secret = await keys.create(name="me", account_id=AccountId("acme"))
+    assert keys.peek(secret) is None
+    await keys.authenticate(secret)
+    assert keys.is_known_guarded
+    found = keys.peek(secret)
+    assert found is not None
+    assert (found.account_id, found.key_id, found.scopes) == ("acme", key.id, key.scopes)
+    assert keys.peek(None) is None
+    assert keys.peek("") is None
+    assert keys.peek(secret + "x") is None
+    clock.advance(2)
+    assert keys.peek(secret) is None
+
+
+async def test_key_that_is_unknown_is_not_peeked_as_known(keys: Keys) -> None:
+    await keys.create(name="me")
+    with pytest.raises(AuthenticationError):
+        await keys.authenticate("sk-ow-nobody")
+    assert keys.peek("sk-ow-nobody") is None
+
+
+async def test_revoked_key_is_forgotten_at_once(keys: Keys) -> None:
+    key, secret = await keys.create(name="me")
+    await keys.authenticate(secret)
+    await keys.revoke(key.id)
+    assert keys.peek(secret) is None
+
+
+async def test_key_that_expires_is_not_known_any_more(keys: Keys, clock: FakeClock) -> None:
+    _, secret = await keys.create(name="me", expires_at_s=clock.now_s() + 1)
+    await keys.authenticate(secret)
+    clock.advance(1.5)
+    assert keys.peek(secret) is None
+
+
+def test_access_token_is_known_without_the_database(
+    store: BreakableStore, clock: FakeClock
+) -> None:
+    store.broken = True
+    keys = Keys(store, AccessConfig(token="open-sesame"), clock=clock, new_id=CountingIds())
+    assert keys.is_known_guarded
+    assert keys.token == b"open-sesame"
+    found = keys.peek("open-sesame")
+    assert found is not None
+    assert found.scopes == {"inference", "admin"}
+    assert keys.peek("open-says-me") is None
+    assert keys.peek(None) is None
+
+
+async def test_server_that_was_guarded_stays_known_as_such(keys: Keys, clock: FakeClock) -> None:
+    key, secret = await keys.create(name="me")
+    await keys.authenticate(secret)
+    await keys.revoke(key.id)
+    clock.advance(3600)
+    assert keys.is_known_guarded
+    assert keys.peek(None) is None

@@ -1,0 +1,1 @@
+"""Routes of the Cloudflare API: the control plane of the AI Gateway."""
