@@ -447,6 +447,8 @@ class FakeLimiter:
 
     def __init__(self) -> None:
         self.refusal: Refusal | None = None
+        self.refusals: dict[str, Refusal] = {}
+        """Those of one gateway or count alone, by its id."""
         self.turn: asyncio.Event | None = None
         """What calls wait for; None lets them pass at once."""
         self.admissions: list[FakeAdmission] = []
@@ -460,8 +462,9 @@ class FakeLimiter:
         return self._decide(claim) if self.turn is None else self._later(claim, self.turn)
 
     def _decide(self, claim: Claim) -> Admission | Refusal:
-        if self.refusal is not None:
-            return self.refusal
+        refusal = self.refusals.get(claim.gateway.id, self.refusal)
+        if refusal is not None:
+            return refusal
         admission = FakeAdmission(claim)
         self.admissions.append(admission)
         return admission

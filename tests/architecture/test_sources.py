@@ -41,8 +41,17 @@ def test_blind_excepts_stand_at_the_stated_boundaries_alone() -> None:
         "engines/client.py",  # closes a socket and raises again
         "engines/llamacpp/engine.py",  # a callback, whose error is raised outside it
         "gateway/ledger.py",  # one batch
+        "gateway/attempts.py",  # lets go of what a cancelled attempt holds and raises again
+        "gateway/exchange.py",  # records whatever ended the call and raises again
+        "gateway/relay.py",  # notes whatever ended the stream and raises again
+        "api/gateway/asgi.py",  # one request
+        "api/gateway/websocket.py",  # one request of a socket
+        "api/gateway/realtime.py",  # records whatever ended the connection and raises again
+        "api/gateway/local.py",  # closes a stream and raises again
+        "app/protocol.py",  # one request
         "gateway/meter.py",
         "gateway/pipeline.py",  # records whatever ended the call and raises again
         "app/wiring.py",  # one preload
+        "services/background.py",  # one round of a background job
         "core/tasks.py",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Any
 
@@ -47,9 +46,17 @@ async def test_name_of_an_account_that_leads_to_this_machine_is_not_called(kind:
                 await transport.send(request(provider.port, is_public=True), Timeouts())
             assert refused.value.kind == "connect"
             assert not provider.requests
+        finally:
+            await transport.close()
+
+
+@pytest.mark.parametrize("kind", [Http1Transport, AiohttpTransport])
+async def test_address_of_the_operator_may_be_anywhere(kind: Any) -> None:
+    async with StandIn() as provider:
+        transport = kind(HttpConfig())
+        try:
             answer = await transport.send(request(provider.port, is_public=False), Timeouts())
             await answer.read()
             assert len(provider.requests) == 1
         finally:
             await transport.close()
-            await asyncio.sleep(0)

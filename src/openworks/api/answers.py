@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -80,15 +80,28 @@ async def _send_rest(events: AsyncGenerator[bytes, None], request_id: str, send:
 
 
 async def send_error(
-    send: Send, error: AppError, headers: Sequence[tuple[bytes, bytes]] = ()
+    send: Send,
+    error: AppError,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    body: Callable[[AppError], JsonObject] = error_body,
 ) -> None:
-    """Answer with an error in OpenAI's shape."""
+    """Answer with an error; `body` gives it the shape of a dialect."""
     extra = [*headers]
     if error.retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, round(error.retry_after_s))).encode()))
     if error.status == 401:
         extra.append((b"www-authenticate", b"Bearer"))
-    await _send_json(send, error.status, error_body(error), extra)
+    await _send_json(send, error.status, body(error), extra)
+
+
+def denying(send: Send) -> Send:
+    """Return a `send` for plain HTTP answers to a request for a WebSocket, before it is one."""
+
+    async def deny(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return deny
 
 
 def unexpected(request_id: str) -> InternalError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,10 +15,23 @@ from openworks.core.errors import InvalidRequestError
 from openworks.core.ids import NewId, RequestId
 from openworks.core.json import JsonObject, JsonValue
 from openworks.gateway.pipeline import Pipeline
-from openworks.ports.calls import Call, Principal
+from openworks.gateway.plane import DataPlane
+from openworks.ports.calls import Call, CallRecord, Principal
 from openworks.ports.engines import Engines
+from openworks.ports.logs import Analytics
+from openworks.ports.sockets import SocketDialer
+from openworks.services.audit import Audit
 from openworks.services.catalog import Catalog
+from openworks.services.credentials import Credentials
+from openworks.services.custom_providers import CustomProviders
+from openworks.services.datasets import Datasets
+from openworks.services.dynamic_routes import DynamicRoutes
+from openworks.services.evaluations import Evaluations
+from openworks.services.gateway_logs import GatewayLogs
+from openworks.services.gateways import Gateways
 from openworks.services.keys import Keys
+from openworks.services.log_exports import LogExports
+from openworks.services.snapshots import GatewaySnapshots
 from openworks.services.stored_completions import StoredCompletions
 
 _MAX_NAME = 256
@@ -29,10 +43,23 @@ class Services:
     """Everything that routes call."""
 
     pipeline: Pipeline
+    plane: DataPlane
     catalog: Catalog
     engines: Engines
     keys: Keys
     stored_completions: StoredCompletions
+    gateways: Gateways
+    snapshots: GatewaySnapshots
+    sockets: SocketDialer
+    credentials: Credentials
+    custom_providers: CustomProviders
+    dynamic_routes: DynamicRoutes
+    audit: Audit
+    logs: GatewayLogs
+    exports: LogExports
+    analytics: Analytics
+    datasets: Datasets
+    evaluations: Evaluations
     registry: CollectorRegistry
     clock: Clock
     new_id: NewId
@@ -48,6 +75,8 @@ class Context:
     principal: Principal
     route: str
     body: bytes
+    observer: Callable[[CallRecord], None] | None = None
+    """As `Call.observer`."""
 
     def json(self) -> JsonValue:
         """Decode the body.
@@ -71,6 +100,7 @@ class Context:
             route=self.route,
             model=model[:_MAX_NAME],
             stream=stream,
+            observer=self.observer,
         )
 
     def canonical(self, model: str) -> str:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from openworks.api.answers import Answer, send_answer, send_error, unexpected
 from openworks.api.body import BodyBudget, BodyLimits, read_body
 from openworks.api.context import Context, Services
+from openworks.api.dialects import OPENAI, Dialect
 from openworks.core.errors import AppError, ClientClosedRequestError, PermissionDeniedError
 from openworks.core.ids import RequestId
 from openworks.ports.calls import Principal
@@ -44,6 +45,7 @@ class Endpoint:
         *,
         route: str,
         scope: KeyScope | None = "inference",
+        dialect: Dialect = OPENAI,
     ) -> None:
         """Wrap a handler.
 
@@ -54,6 +56,7 @@ class Endpoint:
             budget: For the bodies of all requests.
             route: The path template, for records.
             scope: What a key must be good for; None lets everybody in.
+            dialect: How errors look, and where the key is.
         """
         self._handler = handler
         self._services = services
@@ -61,6 +64,7 @@ class Endpoint:
         self._budget = budget
         self._route = route
         self._scope = scope
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = RequestId(self._services.new_id("req_"))
@@ -69,13 +73,14 @@ class Endpoint:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                took_ms = (self._services.clock.monotonic_s() - started_s) * 1000
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode()),
-                    (b"openai-processing-ms", str(round(took_ms)).encode()),
-                    (b"openai-version", b"2020-10-01"),
+                    *self._dialect.headers,
                 ]
+                if (name := self._dialect.processing_header) is not None:
+                    took_ms = (self._services.clock.monotonic_s() - started_s) * 1000
+                    message["headers"].append((name, str(round(took_ms)).encode()))
             await send(message)
 
         request = Request(scope)
@@ -85,7 +90,9 @@ class Endpoint:
         except ClientClosedRequestError:
             return
         except AppError as error:
-            await send_error(send_with_headers, error, [_CLOSE])  # the body is not wanted
+            # The body is not wanted.
+            body_of = self._dialect.error_body
+            await send_error(send_with_headers, error, [_CLOSE], body=body_of)
             return
         context = Context(
             services=self._services,
@@ -96,7 +103,7 @@ class Endpoint:
             body=body,
         )
         try:
-            await _until_left(self._work(context, scope, send_with_headers), receive)
+            await until_left(self._work(context, scope, send_with_headers), receive)
         finally:
             self._budget.give_back(len(body))
 
@@ -106,16 +113,17 @@ class Endpoint:
             answer = await self._handler(context)
             await send_answer(answer, scope, context.request_id, send)
         except AppError as error:
-            await send_error(send, error)
+            await send_error(send, error, body=self._dialect.error_body)
         except Exception:
             # The boundary of one request: it fails alone, and the log has the details.
             log.exception("request.failed", extra={"route": self._route})
-            await send_error(send, unexpected(context.request_id))
+            error_body = self._dialect.error_body
+            await send_error(send, unexpected(context.request_id), body=error_body)
 
     async def _authenticate(self, request: Request) -> Principal:
         if self._scope is None:
             return Principal(account_id=DEFAULT_ACCOUNT, scopes=frozenset())
-        secret = bearer(request.headers.get("authorization"))
+        secret = self._dialect.secret(request.headers)
         principal = await self._services.keys.authenticate(secret)
         if self._scope not in principal.scopes:
             raise PermissionDeniedError(
@@ -124,13 +132,7 @@ class Endpoint:
         return principal
 
 
-def bearer(header: str | None) -> str | None:
-    """Return the secret of an `Authorization: Bearer` header."""
-    scheme, _, secret = (header or "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
-
-
-async def _until_left(work: Awaitable[None], receive: Receive) -> None:
+async def until_left(work: Awaitable[None], receive: Receive) -> None:
     """Do the work; cancel it when the client leaves, or when the server itself is stopping."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.create_task(_disconnected(receive))

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from openworks.api.answers import send_error
+from openworks.api.answers import denying, send_error
+from openworks.api.dialects import dialect_of
 from openworks.core.errors import AppError, PermissionDeniedError
 from openworks.services.keys import Keys
 
@@ -35,10 +36,13 @@ class OriginGuard:
         self._allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not await self._is_guarded():
+        is_socket = scope["type"] == "websocket"
+        if (is_socket or scope["type"] == "http") and not await self._is_guarded():
             error = self._refusal(Headers(scope=scope))
             if error is not None:
-                await send_error(send, error, [(b"connection", b"close")])
+                send = denying(send) if is_socket else send
+                body = dialect_of(scope["path"]).error_body
+                await send_error(send, error, [(b"connection", b"close")], body=body)
                 return
         await self._app(scope, receive, send)
 
@@ -50,8 +54,8 @@ class OriginGuard:
 
     def _refusal(self, headers: Headers) -> PermissionDeniedError | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        name = urlsplit(f"//{host}").hostname or ""
-        if not is_loopback(name) and name not in self._allowed_hosts:
+        if not is_trusted_host(host, self._allowed_hosts):
+            name = _name_of(host)
             return PermissionDeniedError(
                 f"This server is open and answers to names of this machine alone, not to "
                 f"{name[:80]!r}; list it in server.allowed_hosts, or make a key.",
@@ -66,6 +70,19 @@ class OriginGuard:
             "server.cors_origins, or make a key.",
             code="origin_not_allowed",
         )
+
+
+def is_trusted_host(host: str, allowed: frozenset[str]) -> bool:
+    """Whether a `Host` header names this machine, or is one of `allowed`."""
+    name = _name_of(host)
+    return is_loopback(name) or name in allowed
+
+
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # such as a bracket that is not closed
+        return ""
 
 
 def is_loopback(host: str) -> bool:

@@ -12,12 +12,28 @@ from starlette.types import Scope as ASGIScope
 from openworks.api import health
 from openworks.api.answers import Answer
 from openworks.api.body import BodyBudget, BodyLimits
+from openworks.api.busy import UnderWay
+from openworks.api.cloudflare import (
+    analytics,
+    audit,
+    custom_providers,
+    datasets,
+    evaluations,
+    exports,
+    gateways,
+    logs,
+    provider_configs,
+    urls,
+)
+from openworks.api.cloudflare import routes as dynamic_routes
+from openworks.api.cloudflare.simulation import simulate
 from openworks.api.context import Context, Services
+from openworks.api.dialects import ANTHROPIC, CLOUDFLARE, OPENAI, Dialect, dialect_of
 from openworks.api.endpoint import Endpoint, Handler
+from openworks.api.gateway import rest
+from openworks.api.gateway.asgi import GatewayApp
 from openworks.api.openai import (
-    chat,
     completions,
-    embeddings,
     models,
     rerank,
     stored_completions,
@@ -35,7 +51,22 @@ class RouteSpec:
     path: str
     handler: Handler
     scope: Scope | None = "inference"
+    dialect: Dialect = OPENAI
 
+
+def _control(method: str, path: str, handler: Handler) -> RouteSpec:
+    """Return a route of the AI Gateway's control plane."""
+    return RouteSpec(method, f"{_CONTROL_PLANE}{path}", handler, "admin", CLOUDFLARE)
+
+
+_AI = "/client/v4/accounts/{account_id}/ai"
+_CONTROL_PLANE = "/client/v4/accounts/{account_id}/ai-gateway"
+_GATEWAY = "/gateways/{gateway_id}"
+_CONFIG = f"{_GATEWAY}/provider_configs/{{config_id}}"
+_ROUTE = f"{_GATEWAY}/routes/{{route_id}}"
+_LOG = f"{_GATEWAY}/logs/{{log_id}}"
+_DATASET = f"{_GATEWAY}/datasets/{{dataset_id}}"
+_EVALUATION = f"{_GATEWAY}/evaluations/{{evaluation_id}}"
 
 ROUTES = (
     RouteSpec("GET", "/health", health.health, None),
@@ -44,7 +75,7 @@ ROUTES = (
     RouteSpec("GET", "/v1/models", models.list_models),
     RouteSpec("GET", "/v1/models/{model:path}", models.retrieve),
     RouteSpec("DELETE", "/v1/models/{model:path}", models.delete),
-    RouteSpec("POST", "/v1/chat/completions", chat.create),
+    RouteSpec("POST", "/v1/chat/completions", rest.chat_completions),
     RouteSpec("GET", "/v1/chat/completions", stored_completions.list_completions),
     RouteSpec("GET", "/v1/chat/completions/{completion_id}", stored_completions.retrieve),
     RouteSpec("POST", "/v1/chat/completions/{completion_id}", stored_completions.update),
@@ -53,8 +84,64 @@ ROUTES = (
         "GET", "/v1/chat/completions/{completion_id}/messages", stored_completions.list_messages
     ),
     RouteSpec("POST", "/v1/completions", completions.create),
-    RouteSpec("POST", "/v1/embeddings", embeddings.create),
+    RouteSpec("POST", "/v1/embeddings", rest.embeddings_of),
     RouteSpec("POST", "/v1/rerank", rerank.create),
+    RouteSpec("POST", "/v1/messages", rest.messages, dialect=ANTHROPIC),
+    RouteSpec("POST", f"{_AI}/v1/chat/completions", rest.account_chat),
+    RouteSpec("POST", f"{_AI}/v1/embeddings", rest.account_embeddings),
+    RouteSpec("POST", f"{_AI}/v1/responses", rest.account_responses),
+    RouteSpec("POST", f"{_AI}/v1/messages", rest.account_messages, dialect=ANTHROPIC),
+    RouteSpec("POST", f"{_AI}/run", rest.run, dialect=CLOUDFLARE),
+    RouteSpec("POST", f"{_AI}/run/{{model:path}}", rest.run_model, dialect=CLOUDFLARE),
+    _control("GET", "/gateways", gateways.list_gateways),
+    _control("POST", "/gateways", gateways.create),
+    _control("GET", _GATEWAY, gateways.retrieve),
+    _control("PUT", _GATEWAY, gateways.update),
+    _control("DELETE", _GATEWAY, gateways.delete),
+    _control("GET", f"{_GATEWAY}/url/{{provider:path}}", urls.retrieve),
+    _control("GET", f"{_GATEWAY}/provider_configs", provider_configs.list_configs),
+    _control("POST", f"{_GATEWAY}/provider_configs", provider_configs.create),
+    _control("GET", _CONFIG, provider_configs.retrieve),
+    _control("PUT", _CONFIG, provider_configs.update),
+    _control("DELETE", _CONFIG, provider_configs.delete),
+    _control("GET", f"{_GATEWAY}/routes", dynamic_routes.list_routes),
+    _control("POST", f"{_GATEWAY}/routes", dynamic_routes.create),
+    _control("GET", _ROUTE, dynamic_routes.retrieve),
+    _control("PATCH", _ROUTE, dynamic_routes.update),
+    _control("DELETE", _ROUTE, dynamic_routes.delete),
+    _control("GET", f"{_ROUTE}/versions", dynamic_routes.list_versions),
+    _control("POST", f"{_ROUTE}/versions", dynamic_routes.create_version),
+    _control("GET", f"{_ROUTE}/versions/{{version_id}}", dynamic_routes.retrieve_version),
+    _control("GET", f"{_ROUTE}/deployments", dynamic_routes.list_deployments),
+    _control("POST", f"{_ROUTE}/deployments", dynamic_routes.deploy),
+    _control("POST", f"{_ROUTE}/simulate", simulate),
+    _control("GET", "/custom-providers", custom_providers.list_providers),
+    _control("POST", "/custom-providers", custom_providers.create),
+    _control("GET", "/custom-providers/{provider_id}", custom_providers.retrieve),
+    _control("PUT", "/custom-providers/{provider_id}", custom_providers.update),
+    _control("PATCH", "/custom-providers/{provider_id}", custom_providers.update),
+    _control("DELETE", "/custom-providers/{provider_id}", custom_providers.delete),
+    _control("GET", "/audit", audit.list_entries),
+    _control("GET", "/analytics", analytics.of_account),
+    _control("GET", f"{_GATEWAY}/analytics", analytics.of_gateway),
+    _control("GET", f"{_GATEWAY}/logs", logs.list_logs),
+    _control("DELETE", f"{_GATEWAY}/logs", logs.delete),
+    _control("GET", f"{_GATEWAY}/logs/export", exports.export),
+    _control("GET", _LOG, logs.retrieve),
+    _control("PATCH", _LOG, logs.update),
+    _control("GET", f"{_LOG}/request", logs.retrieve_request),
+    _control("GET", f"{_LOG}/response", logs.retrieve_response),
+    _control("GET", f"{_GATEWAY}/datasets", datasets.list_datasets),
+    _control("POST", f"{_GATEWAY}/datasets", datasets.create),
+    _control("GET", _DATASET, datasets.retrieve),
+    _control("PUT", _DATASET, datasets.update),
+    _control("DELETE", _DATASET, datasets.delete),
+    _control("GET", f"{_DATASET}/logs", datasets.list_logs),
+    _control("GET", f"{_GATEWAY}/evaluations", evaluations.list_evaluations),
+    _control("POST", f"{_GATEWAY}/evaluations", evaluations.create),
+    _control("GET", _EVALUATION, evaluations.retrieve),
+    _control("DELETE", _EVALUATION, evaluations.delete),
+    _control("GET", "/evaluation-types", evaluations.list_types),
 )
 
 
@@ -67,9 +154,12 @@ class ByMethod:
         services: Services,
         limits: BodyLimits,
         budget: BodyBudget,
+        dialect: Dialect,
     ) -> None:
         self._methods = methods
-        self._other = Endpoint(self._refuse, services, limits, budget, route="unserved", scope=None)
+        self._other = Endpoint(
+            self._refuse, services, limits, budget, route="unserved", scope=None, dialect=dialect
+        )
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -82,20 +172,40 @@ class ByMethod:
         )
 
 
-def starlette_routes(services: Services, limits: BodyLimits) -> list[Route | Mount]:
+def starlette_routes(
+    services: Services, limits: BodyLimits, budget: BodyBudget, under_way: UnderWay
+) -> list[Route | Mount]:
     """Return the routes; a path with another method is a 405, any other path a typed 404 or 501."""
-    budget = BodyBudget(limits.max_total_bytes)
     by_path: dict[str, dict[str, ASGIApp]] = {}
     for spec in ROUTES:
         endpoint = Endpoint(
-            spec.handler, services, limits, budget, route=spec.path, scope=spec.scope
+            spec.handler,
+            services,
+            limits,
+            budget,
+            route=spec.path,
+            scope=spec.scope,
+            dialect=spec.dialect,
         )
         by_path.setdefault(spec.path, {})[spec.method] = endpoint
-    other = Endpoint(unserved.answer, services, limits, budget, route="unserved", scope=None)
+    dialects = {spec.path: spec.dialect for spec in ROUTES}
+    others = {
+        mount: Endpoint(
+            unserved.answer,
+            services,
+            limits,
+            budget,
+            route="unserved",
+            scope=None,
+            dialect=dialect_of(f"{mount}/"),
+        )
+        for mount in ("/client/v4", "/")
+    }
     return [
         *(
-            Route(path, ByMethod(methods, services, limits, budget))
+            Route(path, ByMethod(methods, services, limits, budget, dialects[path]))
             for path, methods in by_path.items()
         ),
-        Mount("/", other),
+        Mount("/gateway/v1", GatewayApp(services, limits, budget, under_way)),
+        *(Mount(mount, other) for mount, other in others.items()),
     ]

@@ -14,8 +14,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from openworks.api.busy import BusyGuard
+from openworks.api.body import BodyBudget
+from openworks.api.busy import BusyGuard, UnderWay
 from openworks.api.context import Services
+from openworks.api.gateway.front import Front
 from openworks.api.origins import OriginGuard, is_loopback
 from openworks.api.routes import starlette_routes
 from openworks.app.protocol import protocol_class
@@ -25,8 +27,14 @@ from openworks.services.catalog import Catalog
 from openworks.services.keys import Keys
 
 
-def make_app(services: Services, config: ServerConfig) -> Starlette:
-    """Return the ASGI application."""
+def make_app(
+    services: Services,
+    config: ServerConfig,
+    *,
+    budget: BodyBudget,
+    under_way: UnderWay,
+) -> Starlette:
+    """Return the ASGI application; `budget` and `under_way` count what comes in by any way."""
     middleware = [
         Middleware(
             OriginGuard,
@@ -34,7 +42,7 @@ def make_app(services: Services, config: ServerConfig) -> Starlette:
             allowed_hosts=config.allowed_hosts,
             allowed_origins=config.cors_origins,
         ),
-        Middleware(BusyGuard, limit=config.max_requests, new_id=services.new_id),
+        Middleware(BusyGuard, under_way=under_way, new_id=services.new_id),
     ]
     if config.cors_origins:
         middleware.insert(
@@ -47,7 +55,9 @@ def make_app(services: Services, config: ServerConfig) -> Starlette:
                 expose_headers=["x-request-id", "openai-processing-ms", "retry-after"],
             ),
         )
-    return Starlette(routes=starlette_routes(services, config.body), middleware=middleware)
+    return Starlette(
+        routes=starlette_routes(services, config.body, budget, under_way), middleware=middleware
+    )
 
 
 async def check_access(keys: Keys, host: str) -> None:
@@ -90,12 +100,26 @@ async def serve(
 
 def uvicorn_config(services: Services, config: ServerConfig) -> uvicorn.Config:
     """Return uvicorn's configuration."""
+    budget = BodyBudget(config.body.max_total_bytes)
+    under_way = UnderWay(config.max_requests)
+    front = Front(
+        services.plane,
+        services.keys,
+        limits=config.body,
+        budget=budget,
+        under_way=under_way,
+        allowed_hosts=frozenset(config.allowed_hosts),
+    )
     return uvicorn.Config(
-        make_app(services, config),
+        make_app(services, config, budget=budget, under_way=under_way),
         host=config.host,
         port=config.port,
-        http=protocol_class(config.header_timeout_s),
-        ws="none",
+        http=protocol_class(
+            config.header_timeout_s, body_timeout_s=config.body.timeout_s, front=front
+        ),
+        ws="websockets-sansio",
+        ws_max_size=config.body.max_bytes,
+        ws_per_message_deflate=False,  # it costs memory for each socket, and events are short
         lifespan="off",
         log_config=None,
         server_header=False,

@@ -21,15 +21,21 @@ from pydantic import Field, TypeAdapter, ValidationError
 from openworks.api.body import BodyLimits
 from openworks.core.errors import AppError
 from openworks.engines.pool import EnginesConfig
+from openworks.gateway.http.config import HttpConfig
+from openworks.gateway.ledger import LedgerConfig
+from openworks.ports.upstream import Timeouts
+from openworks.services.alerts import AlertsConfig
 from openworks.services.catalog import CatalogConfig
 from openworks.services.keys import AccessConfig
+from openworks.services.logpush import LogpushConfig
+from openworks.storage.logbook.process import SpoolConfig
 
 PREFIX = "OPENWORKS_"
 DEFAULT_FILE = Path("openworks.toml")
 _ACCESS_TOKEN = "OPENWORKS_ACCESS_TOKEN"
 _HUB_VARIABLES = {"HF_ENDPOINT": "hub.endpoint", "HF_TOKEN": "hub.token"}
 """What users of the Hub's own tools have set already."""
-_SECRETS = ("access.token", "hub.token", "database.url")
+_SECRETS = ("access.token", "hub.token", "database.url", "gateway.secret_key", "gateway.redis_url")
 """Settings whose values no message may repeat."""
 
 
@@ -78,6 +84,42 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlobSettings:
+    """Where bodies of calls are kept."""
+
+    url: str | None = field(default=None, repr=False)
+    """`s3://bucket/prefix`, `gs://…`, `az://…` or a folder; None for one in the data folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """The AI Gateway."""
+
+    secret_key: str | None = field(default=None, repr=False)
+    """Encrypts stored secrets: 32 bytes as base64 or hex; None for a file in the data folder."""
+    allow_private_providers: bool = False
+    """Whether custom providers may be on this machine and in private networks."""
+    base_urls: Mapping[str, str] = field(default_factory=dict)
+    """Provider slug → another base URL: a mirror, a proxy, a server of your own."""
+    cache_mib: Annotated[int, Field(ge=0)] = 64
+    """Memory for answers that are given again."""
+    redis_url: str | None = field(default=None, repr=False)
+    """A Redis or Valkey that several servers share limits and answers through; None for none."""
+    redis_when_down: Literal["local", "refuse"] = "local"
+    """Limits while Redis is away: each server's part of what is left, or no calls."""
+    redis_processes: Annotated[int, Field(ge=1)] = 1
+    """How many servers share it at least, for their parts while it is away."""
+    http: HttpConfig = HttpConfig()
+    """Connections to providers."""
+    timeouts: Timeouts = Timeouts()
+    """How patient to be with providers."""
+    logpush: LogpushConfig = LogpushConfig()
+    """Where logs of gateways with `logpush` go."""
+    alerts: AlertsConfig = AlertsConfig()
+    """How often alerts are looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """What the server says while it runs."""
 
@@ -101,6 +143,10 @@ class Settings:
     engines: EnginesConfig = EnginesConfig()
     hub: HubSettings = HubSettings()
     database: DatabaseSettings = DatabaseSettings()
+    blobs: BlobSettings = BlobSettings()
+    ledger: LedgerConfig = LedgerConfig()
+    logbook: SpoolConfig = SpoolConfig()
+    gateway: GatewaySettings = GatewaySettings()
     log: LogConfig = LogConfig()
 
     @property

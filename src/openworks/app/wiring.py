@@ -5,30 +5,42 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from openworks.api.context import Services
+from openworks.app.control_plane import ControlPlane, make_control_plane
+from openworks.app.data_plane import open_data_plane
+from openworks.app.labelling import QuestionEmbedder, make_asker
+from openworks.app.observability import open_observability, open_outbound, open_spans
 from openworks.app.settings import Settings, SettingsError
+from openworks.app.shared_state import open_cache, open_limiter
 from openworks.core.clock import Clock, SystemClock
 from openworks.core.errors import AppError, ModelLoadingError, ModelNotFoundError
 from openworks.core.ids import new_id
 from openworks.engines.pool import EnginePool
-from openworks.gateway.ledger import LedgerWriter
-from openworks.gateway.observe import CallLog, CallMetrics
+from openworks.gateway.gate import Gate
+from openworks.gateway.http.sockets import AiohttpSockets
+from openworks.gateway.ledger import Ledger
+from openworks.gateway.observe import CallLog, CallMetrics, LogMetrics
 from openworks.gateway.pipeline import Pipeline
 from openworks.ports.catalog import WeightsSource
+from openworks.ports.recorder import Recorder
 from openworks.ports.weights import Progress
 from openworks.services.catalog import Catalog
 from openworks.services.catalog_files import read_catalog
 from openworks.services.keys import Keys
 from openworks.services.stored_completions import StoredCompletions
-from openworks.storage.sql.database import Database, DatabaseConfig, sqlite_url
+from openworks.storage.blobs.store import ObjectBlobs
+from openworks.storage.logbook.process import LogbookPlaces, LogbookProcess
+from openworks.storage.sql.database import Database, DatabaseConfig, plain_address, sqlite_url
 from openworks.storage.sql.keys import SqlKeyStore
+from openworks.storage.sql.logs import SqlLogStore
 from openworks.storage.sql.records import SqlRecordStore
+from openworks.storage.sql.rollups import SqlAnalytics
 from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
 from openworks.storage.weights import choose
 from openworks.storage.weights.cache import list_files
@@ -44,7 +56,10 @@ class State:
     database: Database
     keys: Keys
     records: SqlRecordStore
+    logs: SqlLogStore
+    analytics: SqlAnalytics
     stored_completions: StoredCompletions
+    control: ControlPlane
 
 
 @asynccontextmanager
@@ -59,8 +74,11 @@ async def open_state(settings: Settings, clock: Clock | None = None) -> AsyncIte
         yield State(
             database=database,
             keys=Keys(SqlKeyStore(database), settings.access, clock=clock, new_id=new_id),
-            records=SqlRecordStore(database),
+            records=SqlRecordStore(database, clock=clock),
+            logs=SqlLogStore(database, ObjectBlobs(blobs_place(settings))),
+            analytics=SqlAnalytics(database, clock=clock),
             stored_completions=StoredCompletions(SqlStoredCompletionStore(database)),
+            control=make_control_plane(database, settings, clock=clock, new_id=new_id),
         )
     finally:
         await database.close()
@@ -69,6 +87,23 @@ async def open_state(settings: Settings, clock: Clock | None = None) -> AsyncIte
 def database_url(settings: Settings) -> str:
     """The database's URL: of the settings, or of a file in the data folder."""
     return settings.database.url or sqlite_url(settings.folder / "openworks.db")
+
+
+def blobs_place(settings: Settings) -> str:
+    """Where bodies of calls are: the settings' URL, or a folder in the data folder."""
+    return settings.blobs.url or str(settings.folder / "blobs")
+
+
+def make_logbook(settings: Settings, clock: Clock) -> LogbookProcess:
+    """Return the process that writes calls down, not yet started."""
+    dialect, address = plain_address(database_url(settings))
+    places = LogbookPlaces(
+        dialect=dialect,
+        address=address,
+        blobs=blobs_place(settings),
+        spool=settings.folder / "spool",
+    )
+    return LogbookProcess(places, settings.logbook, clock=clock)
 
 
 def make_weights(settings: Settings) -> HubWeights:
@@ -171,37 +206,118 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
     """Open everything that the server needs."""
     clock = SystemClock()
     registry = CollectorRegistry()
-    async with open_state(settings, clock) as state:
-        ledger = LedgerWriter(state.records, clock=clock)
-        engines = EnginePool(settings.engines, clock=clock)
-        ledger.open()
-        preloads = [
-            asyncio.create_task(_preload(engines, catalog, name))
-            for name, model in settings.catalog.models.items()
-            if model.pinned
-        ]
-        try:
-            yield Services(
-                pipeline=Pipeline(
-                    models=catalog,
-                    engines=engines,
-                    recorders=[ledger, CallMetrics(registry), CallLog()],
-                    clock=clock,
-                ),
-                catalog=catalog,
-                engines=engines,
+    async with AsyncExitStack() as stack:
+        state = await stack.enter_async_context(open_state(settings, clock))
+        control = state.control
+        ledger = await stack.enter_async_context(_open_ledger(settings, clock))
+        LogMetrics(ledger, registry)
+        recorders: list[Recorder] = [ledger, CallMetrics(registry), CallLog()]
+        stack.push_async_callback(control.snapshots.close)
+        outbound = await stack.enter_async_context(open_outbound(settings.gateway))
+        recorders.append(
+            await stack.enter_async_context(
+                open_spans(control.snapshots, outbound, registry, clock)
+            )
+        )
+        engines = await stack.enter_async_context(_open_engines(settings, catalog, clock))
+        limiter = await stack.enter_async_context(
+            open_limiter(settings.gateway, state.analytics, clock)
+        )
+        pipeline = Pipeline(
+            models=catalog,
+            engines=engines,
+            recorders=recorders,
+            gate=Gate(control.snapshots, limiter),
+            clock=clock,
+        )
+        plane = await stack.enter_async_context(
+            open_data_plane(
+                settings.gateway,
                 keys=state.keys,
-                stored_completions=state.stored_completions,
-                registry=registry,
+                snapshots=control.snapshots,
+                models=catalog,
+                limiter=limiter,
+                cache=await stack.enter_async_context(open_cache(settings.gateway, clock)),
+                recorders=recorders,
+                services=lambda: services,
+                ask_model=make_asker(pipeline, new_id),
+                embedder=QuestionEmbedder(pipeline, new_id),
+                clock=clock,
+            )
+        )
+        observed = await stack.enter_async_context(
+            open_observability(
+                settings.gateway,
+                database=state.database,
+                control=control,
+                snapshots=control.snapshots,
+                logs=state.logs,
+                analytics=state.analytics,
+                outbound=outbound,
+                blobs=blobs_place(settings),
+                written=ledger.drain,
+                ask_model=make_asker(pipeline, new_id),
                 clock=clock,
                 new_id=new_id,
             )
-        finally:
-            for task in preloads:
-                task.cancel()
-            await asyncio.gather(*preloads, return_exceptions=True)
-            await engines.close()
-            await ledger.close()
+        )
+        services = Services(
+            sockets=AiohttpSockets(settings.gateway.http),
+            pipeline=pipeline,
+            plane=plane,
+            catalog=catalog,
+            engines=engines,
+            keys=state.keys,
+            stored_completions=state.stored_completions,
+            gateways=control.gateways,
+            snapshots=control.snapshots,
+            credentials=control.credentials,
+            custom_providers=control.custom_providers,
+            dynamic_routes=control.dynamic_routes,
+            audit=control.audit,
+            logs=observed.logs,
+            exports=observed.exports,
+            analytics=state.analytics,
+            datasets=observed.datasets,
+            evaluations=observed.evaluations,
+            registry=registry,
+            clock=clock,
+            new_id=new_id,
+        )
+        yield services
+
+
+@asynccontextmanager
+async def _open_ledger(settings: Settings, clock: Clock) -> AsyncIterator[Ledger]:
+    logbook = make_logbook(settings, clock)
+    ledger = Ledger(logbook, clock=clock, config=settings.ledger)
+    await logbook.open()
+    ledger.open()
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+        await logbook.close()
+
+
+@asynccontextmanager
+async def _open_engines(
+    settings: Settings, catalog: Catalog, clock: Clock
+) -> AsyncIterator[EnginePool]:
+    """Open the pool, with pinned models on their way."""
+    engines = EnginePool(settings.engines, clock=clock)
+    preloads = [
+        asyncio.create_task(_preload(engines, catalog, name))
+        for name, model in settings.catalog.models.items()
+        if model.pinned
+    ]
+    try:
+        yield engines
+    finally:
+        for task in preloads:
+            task.cancel()
+        await asyncio.gather(*preloads, return_exceptions=True)
+        await engines.close()
 
 
 async def _preload(engines: EnginePool, catalog: Catalog, name: str) -> None:

@@ -86,6 +86,10 @@ class Snapshots(Protocol):
         """
         ...
 
+    async def existing(self, account_id: AccountId, gateway_id: str) -> GatewaySnapshot | None:
+        """As `snapshot`, but nothing is made: for strangers, who may name any account."""
+        ...
+
 
 class ControlStore(DocumentStore, Protocol):
     """A store of documents that snapshots can be made of, and whose secrets can be sealed anew."""

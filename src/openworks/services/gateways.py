@@ -23,6 +23,7 @@ from openworks.ports.gateways import DEFAULT_GATEWAY, Gateway
 from openworks.services.audit import Actor, Audit
 from openworks.services.gateway_documents import EPOCH, fields_of, to_gateway
 from openworks.services.keys import DEFAULT_ACCOUNT
+from openworks.services.log_encryption import LogCipher
 from openworks.services.sealing import Sealer
 from openworks.wire.cloudflare.gateway import defaults, parse_gateway, parse_gateway_id
 
@@ -62,6 +63,17 @@ def account_of(principal: Principal, name: str) -> AccountId:
             param="account_id",
         )
     return AccountId(name)
+
+
+def _check_logpush(fields: JsonObject) -> None:
+    """Return if the pushed logs can be sealed, where they are to be.
+
+    Raises:
+        InvalidRequestError: The public key is none.
+    """
+    key = fields.get("logpush_public_key")
+    if fields.get("logpush") and isinstance(key, str) and key:
+        LogCipher(key)
 
 
 class Gateways:
@@ -119,6 +131,7 @@ class Gateways:
         epoch = before.body.get(EPOCH)
         if fields["cache_invalidate_on_update"]:
             epoch = (epoch if isinstance(epoch, int) else 0) + 1
+        _check_logpush(fields)
         changed = replace(before, body={**fields, EPOCH: epoch}, modified_at_s=self._clock.now_s())
         self._check(to_gateway(changed))
         after = self._sealer.seal(changed, before)
@@ -189,6 +202,7 @@ class Gateways:
             modified_at_s=now_s,
         )
         if check:
+            _check_logpush(fields)
             self._check(to_gateway(made))
         document = self._sealer.seal(made)
         await self._store.insert(document, self._audit.created(actor, document))

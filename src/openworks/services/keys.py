@@ -88,6 +88,34 @@ class Keys:
             raise NotFoundError(f"No key found with id {key_id!r}.")
         self._seen.clear()
 
+    @property
+    def token(self) -> bytes | None:
+        """The access token of the settings."""
+        return None if self._config.token is None else self._config.token.encode()
+
+    @property
+    def is_known_guarded(self) -> bool:
+        """Whether a secret is needed for all that is known without asking the database."""
+        return self._config.token is not None or self._was_guarded
+
+    def peek(self, secret: str | None) -> Principal | None:
+        """Return who shows `secret` if that is known and fresh; None says that one must ask."""
+        now_s = self._clock.monotonic_s()
+        if not self.is_known_guarded:
+            looked_at_s = self._looked_at_s
+            fresh = looked_at_s is not None and now_s - looked_at_s < _FRESH_S
+            return _ANYBODY if fresh else None
+        if not secret:
+            return None
+        token = self._config.token
+        if token is not None and hmac.compare_digest(token.encode(), secret.encode()):
+            return _OWNER
+        cached = self._seen.get(hash_secret(secret))
+        if cached is None or cached[1] is None or now_s - cached[0] >= _FRESH_S:
+            return None
+        key = cached[1]
+        return _principal(key) if is_active(key, self._clock.now_s()) else None
+
     async def is_guarded(self) -> bool:
         """Whether a secret is needed: an access token is set, or there has been a key.
 
@@ -119,7 +147,7 @@ class Keys:
             AuthenticationError: It is missing, unknown, revoked or expired.
         """
         if not await self.is_guarded():
-            return Principal(account_id=DEFAULT_ACCOUNT)
+            return _ANYBODY
         if not secret:
             raise AuthenticationError(
                 "You didn't provide an API key. Send it in an Authorization header: "
@@ -128,16 +156,11 @@ class Keys:
             )
         token = self._config.token
         if token is not None and hmac.compare_digest(token.encode(), secret.encode()):
-            return Principal(account_id=DEFAULT_ACCOUNT)
+            return _OWNER
         key = await self._look_up(hash_secret(secret))
         if key is None or not is_active(key, self._clock.now_s()):
             raise AuthenticationError(f"Incorrect API key provided: {masked(secret)}.")
-        return Principal(
-            account_id=key.account_id,
-            key_id=key.id,
-            scopes=key.scopes,
-            allowed_models=key.allowed_models,
-        )
+        return _principal(key)
 
     async def _look_up(self, key_hash: str) -> ApiKey | None:
         now_s = self._clock.monotonic_s()
@@ -155,6 +178,20 @@ class Keys:
         if len(self._seen) > _CACHE_SIZE:
             self._seen.popitem(last=False)
         return key
+
+
+_ANYBODY = Principal(account_id=DEFAULT_ACCOUNT)
+_OWNER = _ANYBODY
+"""Whoever has the access token may do what everybody may on an open server."""
+
+
+def _principal(key: ApiKey) -> Principal:
+    return Principal(
+        account_id=key.account_id,
+        key_id=key.id,
+        scopes=key.scopes,
+        allowed_models=key.allowed_models,
+    )
 
 
 def is_active(key: ApiKey, now_s: float) -> bool:

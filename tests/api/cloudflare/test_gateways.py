@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 from cloudflare import BadRequestError, Cloudflare, ConflictError, NotFoundError
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.api.cloudflare.conftest import REQUIRED
 from tests.server import ServerProcess
+
+PUBLIC_KEY = (
+    rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    .decode()
+)
 
 EVERYTHING: dict[str, Any] = {
     "cache_ttl": 300,
@@ -36,7 +45,7 @@ EVERYTHING: dict[str, Any] = {
     "log_management": 10_000,
     "log_management_strategy": "STOP_INSERTING",
     "logpush": True,
-    "logpush_public_key": "MII",
+    "logpush_public_key": PUBLIC_KEY,
     "otel": [{"url": "https://otel.example/v1", "headers": {}, "content_type": "protobuf"}],
     "retry_backoff": "linear",
     "retry_delay": 250,

@@ -48,7 +48,7 @@ async def test_table_lets_go_of_rows_while_it_is_made(
     table = exports.parquet(QUERY, with_bodies=False)
 
     assert (await anext(table)).startswith(b"PAR1")
-    assert logs.scanned == 10_000
+    assert 0 < logs.scanned <= 10_000
     assert b"".join([piece async for piece in table]).endswith(b"PAR1")
 
 

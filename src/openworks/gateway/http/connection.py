@@ -28,6 +28,7 @@ JOIN_BYTES = 64 * 1024
 
 
 SWITCHING_PROTOCOLS = 101
+MAX_STATUS = 599
 
 
 class AnswerError(Exception):
@@ -264,8 +265,7 @@ class Connection(asyncio.Protocol):
         assert response is not None
         status = parser.get_status_code()
         version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise AnswerError(f"version {version}")
+        _check_start(version, status)
         headers = response.headers
         if self._silent_bytes > MAX_SILENT_BYTES:
             _check_size(headers)
@@ -304,6 +304,13 @@ class Connection(asyncio.Protocol):
             return
         self._finished = True
         self._keep = self._parser.should_keep_alive()
+
+
+def _check_start(version: str, status: int) -> None:
+    if version not in ("1.1", "1.0"):
+        raise AnswerError(f"version {version}")
+    if status > MAX_STATUS:
+        raise AnswerError(f"status {status}")
 
 
 def _ends_with_connection(response: Response) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace, TracebackType
 
 import aiohttp
-from aiohttp.abc import ResolveResult
 from aiohttp.http_exceptions import (
     ContentLengthError,
     HttpProcessingError,
@@ -19,8 +17,8 @@ from yarl import URL
 
 from openworks.gateway.http.config import HttpConfig
 from openworks.gateway.http.request_head import HeadWriter, host_header
+from openworks.gateway.http.resolver import PublicResolver
 from openworks.gateway.http.tls import client_context
-from openworks.gateway.providers.addresses import is_public_address
 from openworks.ports.upstream import (
     Counted,
     FailureKind,
@@ -54,25 +52,6 @@ class _Attempt:
         """The connection ended in order, and certainly before a byte of an answer."""
 
 
-class _Resolver(aiohttp.ThreadedResolver):
-    """Resolves names; those that accounts chose must lead to public addresses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.public_hosts: set[str] = set()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
-        if host not in self.public_hosts:
-            return found
-        allowed = [each for each in found if is_public_address(each["host"])]
-        if not allowed:
-            raise OSError(None, "private addresses are not allowed by the settings")
-        return allowed
-
-
 class AiohttpTransport:
     """A session without cookies, redirects, decompression or an environment.
 
@@ -93,7 +72,7 @@ class AiohttpTransport:
         self._heads = HeadWriter()
         self._requests: dict[Origin, int] = {}
         self._responses: set[_AiohttpResponse] = set()
-        self._resolver = _Resolver()
+        self._public_hosts: set[str] = set()
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
         trace.on_request_headers_sent.append(_note_sent)
@@ -103,7 +82,7 @@ class AiohttpTransport:
                 limit_per_host=self._config.max_connections,
                 keepalive_timeout=self._config.idle_expiry_s,
                 ssl=client_context(self._config),
-                resolver=self._resolver,
+                resolver=PublicResolver(self._public_hosts),
                 use_dns_cache=False,
             ),
             auto_decompress=False,
@@ -129,7 +108,7 @@ class AiohttpTransport:
             raise UpstreamError(message, kind="overloaded", unread=True)
         self._requests[origin] = requests + 1
         if origin.is_public:
-            self._resolver.public_hosts.add(origin.host)
+            self._public_hosts.add(origin.host)
         response = None
         try:
             answer = await self._ask(request, timeouts)

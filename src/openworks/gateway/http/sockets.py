@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from openworks.gateway.http.config import HttpConfig
+from openworks.gateway.http.resolver import PublicResolver
 from openworks.gateway.http.tls import client_context
 from openworks.ports.sockets import SocketMessage
 from openworks.ports.upstream import Timeouts, UpstreamError, UpstreamRequest
@@ -50,6 +51,7 @@ class AiohttpSockets:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=self._tls if origin.scheme == "https" else True,
+                resolver=PublicResolver() if origin.is_public else aiohttp.ThreadedResolver(),
                 force_close=True,
                 use_dns_cache=False,
             ),
@@ -80,8 +82,9 @@ class AiohttpSockets:
                 unread=False,
             ) from None
         except (aiohttp.ClientError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UpstreamError(
-                f"'{origin.host}' could not be reached: {type(error).__name__}.",
+                f"'{origin.host}' could not be reached: {reason}.",
                 kind="connect",
                 unread=True,
             ) from None

@@ -5,7 +5,10 @@ Bodies are sent on byte for byte. Only these few members are decoded, and the re
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -34,20 +37,25 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     """About how long the prompt is; encoded media count as the few tokens that they become."""
 
 
+# What is no sensible limit is none, and the provider's to refuse.
+_Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000_000)]
+_Choices: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
 class _Limits(msgspec.Struct, gc=False):
-    maxOutputTokens: int | None = None  # noqa: N815  Google's name
-    maxTokens: int | None = None  # noqa: N815  Bedrock's name
-    max_tokens: int | None = None
-    max_new_tokens: int | None = None
+    maxOutputTokens: _Limit | None = None  # noqa: N815  Google's name
+    maxTokens: _Limit | None = None  # noqa: N815  Bedrock's name
+    max_tokens: _Limit | None = None
+    max_new_tokens: _Limit | None = None
 
 
 class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    n: int | None = None
+    max_tokens: _Limit | None = None
+    max_completion_tokens: _Limit | None = None
+    max_output_tokens: _Limit | None = None
+    n: _Choices | None = None
 
 
 class _PathBody(msgspec.Struct, gc=False):
@@ -56,7 +64,7 @@ class _PathBody(msgspec.Struct, gc=False):
     model: str | None = None
     version: str | None = None
     stream: bool | None = None
-    max_tokens: int | None = None
+    max_tokens: _Limit | None = None
     generationConfig: _Limits | None = None  # noqa: N815
     inferenceConfig: _Limits | None = None  # noqa: N815
     parameters: _Limits | None = None
@@ -81,8 +89,9 @@ def peek(provider: Provider, endpoint: str, body: bytes) -> Peek:
     path = describe(provider, endpoint)
     size_bytes = len(body)
     if body[:1] != b"{":
-        body = body.lstrip(_SPACE)
+        body = body.removeprefix(codecs.BOM_UTF8).lstrip(_SPACE)
         if body[:1] not in (b"{", b"["):
+            _refuse_wide_json(body)
             return Peek(path.model or _multipart_model(body), path.stream, None, size_bytes)
     if size_bytes > _LARGE_BYTES:
         size_bytes = _prompt_bytes(body)
@@ -134,7 +143,7 @@ def _lenient(path: Endpoint, body: bytes, size_bytes: int) -> Peek:
         (
             int(value)
             for name in ("max_tokens", "max_completion_tokens", "max_output_tokens")
-            if isinstance(value := members.get(name), int | float) and 0 <= value < 1e15
+            if isinstance(value := members.get(name), int | float) and 0 <= value <= 1e12
         ),
         None,
     )
@@ -144,6 +153,19 @@ def _lenient(path: Endpoint, body: bytes, size_bytes: int) -> Peek:
         limit,
         size_bytes,
     )
+
+
+def _refuse_wide_json(body: bytes) -> None:
+    """Refuse JSON in UTF-16 or UTF-32: some providers read it, and here it would pass unread.
+
+    Raises:
+        InvalidRequestError: It is such.
+    """
+    encoding = json.detect_encoding(body[:8])
+    if not encoding.startswith("utf-8"):
+        start = body[:32].decode(encoding, "ignore").lstrip()
+        if start.startswith(("{", "[")):
+            raise InvalidRequestError("JSON must be in UTF-8.", code="invalid_json")
 
 
 def _multipart_model(body: bytes) -> str:

@@ -14,8 +14,10 @@ from openworks.gateway.providers.base import Provider
 from openworks.ports.calls import Usage
 from openworks.ports.upstream import Headers
 
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-_Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]  # Cohere writes counts as `12.0`
+# No answer takes so many; what is larger would not fit into ledgers and sums.
+_MOST = 1_000_000_000_000
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+_Amount: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]  # Cohere writes `12.0`
 
 _INPUT_HEADER = b"x-amzn-bedrock-input-token-count"
 _OUTPUT_HEADER = b"x-amzn-bedrock-output-token-count"

@@ -31,7 +31,6 @@ READ_ONLY = frozenset({"created_at", "modified_at", "is_default", "account_id", 
 STORED_ONLY = frozenset(
     {
         "log_classification",
-        "logpush_public_key",
         "store_id",
         "stripe",
         "workers_ai_billing_mode",

@@ -1,0 +1,1 @@
+"""The AI Gateway's data plane over HTTP and WebSocket."""

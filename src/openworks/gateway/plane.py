@@ -1,0 +1,250 @@
+"""The data plane: takes gateway requests, finds out who asks and by which policy, and begins."""
+
+from __future__ import annotations
+
+from math import ceil
+from random import Random
+from typing import Final, Protocol
+
+from openworks.core.errors import (
+    AppError,
+    AuthenticationError,
+    InvalidRequestError,
+    PermissionDeniedError,
+)
+from openworks.core.ids import AccountId, RequestId
+from openworks.gateway.exchange import Exchange, Parts
+from openworks.gateway.messages import JSON_HEADER, GatewayAnswer, GatewayRequest
+from openworks.gateway.options import Options, split_headers
+from openworks.gateway.policy import Policies, Policy
+from openworks.gateway.secrets import take_our_secret
+from openworks.ports.calls import Principal
+from openworks.ports.snapshots import GatewaySnapshot, Snapshots
+from openworks.ports.upstream import Headers
+from openworks.wire.cloudflare.gateway_errors import gateway_error_body
+
+OWN_ACCOUNT: Final = "default"
+"""In a path, the account of whoever asks."""
+
+
+class Callers(Protocol):
+    """Knows who shows a secret."""
+
+    @property
+    def token(self) -> bytes | None:
+        """The server's access token, if it has one."""
+        ...
+
+    def peek(self, secret: str | None) -> Principal | None:
+        """Return who shows `secret`, if that is in memory and fresh; None says nothing."""
+        ...
+
+    async def authenticate(self, secret: str | None) -> Principal:
+        """Return who shows `secret`.
+
+        Raises:
+            AuthenticationError: Nobody.
+        """
+        ...
+
+
+class DataPlane:
+    """Begins exchanges; one for the process."""
+
+    def __init__(
+        self,
+        *,
+        callers: Callers,
+        snapshots: Snapshots,
+        policies: Policies,
+        parts: Parts,
+        rng: Random,
+    ) -> None:
+        self.parts = parts
+        self._callers = callers
+        self._snapshots = snapshots
+        self._policies = policies
+        self._rng = rng
+
+    def begin(self, request: GatewayRequest) -> GatewayAnswer | Exchange | Opening:
+        """Return the answer, or what must be `run` for it; never waits, and never raises."""
+        try:
+            options, forward = split_headers(request.headers)
+            secret, brought = take_our_secret(options.authorization, forward, self._callers.token)
+            if secret is not None:
+                options.authorization = secret.encode("latin-1")  # so that steps can leave it out
+            principal = self._callers.peek(secret)
+            snapshot: GatewaySnapshot | None = None
+            if principal is not None:
+                account = account_of(principal, request.account)
+                gateway = options.gateway_id or request.gateway
+                snapshot = self._snapshots.snapshot_nowait(account, gateway)
+            if principal is None or snapshot is None:
+                return Opening(self, request, options, forward, secret, brought)
+            return self.exchange(request, options, forward, principal, snapshot, brought).begin()
+        except AppError as error:
+            return refusal(error)
+
+    def exchange(
+        self,
+        request: GatewayRequest,
+        options: Options,
+        forward: Headers,
+        principal: Principal,
+        snapshot: GatewaySnapshot,
+        brought: bool,
+        *,
+        is_anonymous: bool = False,
+    ) -> Exchange:
+        """Make the exchange of a request of which everything is known.
+
+        Raises:
+            PermissionDeniedError: The key is not for calls.
+        """
+        if "inference" not in principal.scopes:
+            raise PermissionDeniedError("This key lacks the scope 'inference' that calls need.")
+        return Exchange(
+            self._new_id(),
+            self.parts,
+            request,
+            options,
+            forward,
+            principal,
+            self._policies.of(snapshot),
+            brought_credential=brought,
+            is_anonymous=is_anonymous,
+        )
+
+    async def open(
+        self,
+        request: GatewayRequest,
+        options: Options,
+        forward: Headers,
+        secret: str | None,
+        brought: bool,
+    ) -> Exchange:
+        """Ask the database who asks and by which policy.
+
+        Raises:
+            AuthenticationError: Nobody knows the secret.
+            PermissionDeniedError: The path names another's account.
+            InvalidRequestError: There is no such gateway.
+            StorageError: The database is away.
+        """
+        gateway = options.gateway_id or request.gateway
+        try:
+            principal = await self._callers.authenticate(secret)
+        except AuthenticationError:
+            if secret is not None:
+                raise
+            return await self._open_without_key(request, options, forward, gateway, brought)
+        account = account_of(principal, request.account)
+        snapshot = await self._snapshots.snapshot(account, gateway)
+        if snapshot is None:
+            raise _no_gateway(gateway)
+        return self.exchange(request, options, forward, principal, snapshot, brought)
+
+    async def _open_without_key(
+        self,
+        request: GatewayRequest,
+        options: Options,
+        forward: Headers,
+        gateway: str,
+        brought: bool,
+    ) -> Exchange:
+        """Let somebody pass who shows no key, where the gateway asks for none.
+
+        They bring a provider's credential of their own: nothing of the account's is spent on them.
+        """
+        account = AccountId(request.account)
+        snapshot = await self._snapshots.existing(account, gateway)
+        if snapshot is None or snapshot.gateway.authentication:
+            raise AuthenticationError(
+                "This gateway asks for a key: send it as cf-aig-authorization: Bearer YOUR_KEY.",
+                code="missing_api_key",
+            )
+        nobody = Principal(account_id=account, scopes=frozenset({"inference"}))
+        return self.exchange(
+            request, options, forward, nobody, snapshot, brought, is_anonymous=True
+        )
+
+    def policy_of(self, snapshot: GatewaySnapshot) -> Policy:
+        """Return a gateway's policy, for calls that are no exchanges."""
+        return self._policies.of(snapshot)
+
+    def _new_id(self) -> RequestId:
+        """Return an id that sorts by time: 48 bits of milliseconds, 80 of chance."""
+        now_ms = int(self.parts.clock.now_s() * 1000)
+        return RequestId(f"{now_ms:012X}{self._rng.getrandbits(80):020X}")
+
+
+class Opening:
+    """A request of which something must be asked of the database first."""
+
+    __slots__ = ("_brought", "_forward", "_options", "_plane", "_request", "_secret")
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        request: GatewayRequest,
+        options: Options,
+        forward: Headers,
+        secret: str | None,
+        brought: bool,
+    ) -> None:
+        self._plane = plane
+        self._request = request
+        self._options = options
+        self._forward = forward
+        self._secret = secret
+        self._brought = brought
+
+    async def run(self) -> GatewayAnswer:
+        """Return the answer; as `Exchange.run`."""
+        try:
+            exchange = await self._plane.open(
+                self._request, self._options, self._forward, self._secret, self._brought
+            )
+        except AppError as error:
+            return refusal(error)
+        begun = exchange.begin()
+        return begun if isinstance(begun, GatewayAnswer) else await begun.run()
+
+    def abandon(self) -> None:
+        """Do nothing: no call has begun."""
+
+
+def account_of(principal: Principal, named: str) -> AccountId:
+    """Return the account that a path means, if the caller may use it.
+
+    Raises:
+        PermissionDeniedError: It is another's.
+    """
+    own = principal.account_id
+    if named in (own, OWN_ACCOUNT):
+        return own
+    if principal.key_id is None:  # an open server, or its owner's token: any account is theirs
+        return AccountId(named)
+    raise PermissionDeniedError(
+        f"This key is not of the account {named!r:.80}.", code="account_mismatch"
+    )
+
+
+def _no_gateway(gateway: str) -> InvalidRequestError:
+    """A 400, as Cloudflare's: clients look for it."""
+    return InvalidRequestError(
+        f"Please configure AI Gateway: this account has no gateway {gateway!r:.80}.",
+        code="gateway_not_found",
+    )
+
+
+def refusal(error: AppError) -> GatewayAnswer:
+    """Answer a request that never became a call."""
+    headers: Headers = [JSON_HEADER]
+    if isinstance(error, AuthenticationError):
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
+    return GatewayAnswer(
+        status=error.status, headers=headers, body=gateway_error_body(error), error=error
+    )

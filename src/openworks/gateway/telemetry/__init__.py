@@ -1,0 +1,1 @@
+"""OpenTelemetry: a span for every call of a gateway that has somewhere to send them."""
