@@ -20,7 +20,10 @@ from typing import Any, get_type_hints
 from openworks.api.routes import ROUTES
 from openworks.app.settings import Settings
 from openworks.core.errors import error_classes
+from openworks.gateway.providers.prices import Prices
+from openworks.gateway.providers.registry import Providers
 from openworks.services.catalog_files import read_catalog
+from openworks.wire.cloudflare.gateway_errors import NUMBERS
 from tools.openai_endpoints import blank, noun, openai_endpoints
 
 ROOT = Path(__file__).parent.parent
@@ -100,12 +103,38 @@ def catalogue_table() -> str:
     return "\n".join(rows)
 
 
+def providers_table() -> str:
+    """Every provider of the gateway, and what its prices are taken from."""
+    checked = {source.provider: source for source in Prices().sources()}
+    rows = ["| slug | provider | base | OpenAI's shape | priced models |", "|---|---|---|---|--:|"]
+    for row in Providers().rows():
+        shape = f"`{row['chat']}`" if row["chat"] else "translated, or not at all"
+        source = checked.get(row["slug"])
+        priced = str(len(source.models)) if source is not None and source.models else "-"
+        rows.append(
+            f"| `{row['slug']}` | {row['name']} | `{row['base'] or 'this server'}` | {shape} "
+            f"| {priced} |"
+        )
+    return "\n".join(rows)
+
+
+def numbers_table() -> str:
+    """Cloudflare's numbers of the gateway's own errors."""
+    rows = ["| number | our code |", "|--:|---|"]
+    rows += [
+        f"| {number} | `{code}` |"
+        for code, number in sorted(NUMBERS.items(), key=lambda item: (item[1], item[0]))
+    ]
+    return "\n".join(rows)
+
+
 PARTS = {
     "README.md": {"coverage": coverage_table},
     "docs/reference/routes.md": {"routes": routes_table, "coverage": coverage_table},
     "docs/reference/settings.md": {"settings": settings_table},
     "docs/reference/errors.md": {"errors": errors_table},
     "docs/reference/catalogue.md": {"catalogue": catalogue_table},
+    "docs/reference/gateway.md": {"providers": providers_table, "numbers": numbers_table},
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.server import ServerProcess
 
 ROOT = Path(__file__).parents[2]
-FILES = ["README.md", "docs/tutorials/first-steps.md"]
+FILES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/gateway.md"]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 DEFAULT_URL = "http://127.0.0.1:8080"
 
