@@ -63,6 +63,8 @@ def unpack(block: bytes, *, offset: int, length: int) -> bytes:
     Raises:
         StorageError: The block is damaged.
     """
+    if not length:
+        return b""  # zlib takes a limit of 0 for none
     decompressor = zlib.decompressobj()
     try:
         raw = decompressor.decompress(block, offset + length)
