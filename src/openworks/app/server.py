@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import threading
@@ -94,8 +95,20 @@ async def serve(
         await check_access(services.keys, settings.server.host)
         if on_open is not None:
             await on_open(services)
+        _settle_memory()
         server = _Server(uvicorn_config(services, settings.server), on_ready)
         await server.serve(None if listener is None else [listener])
+
+
+def _settle_memory() -> None:
+    """Keep the garbage collector from walking through everything that stays, over and over.
+
+    What is there now stays; what calls leave is nearly all freed by counting. Measured on the data
+    plane: a tenth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def uvicorn_config(services: Services, config: ServerConfig) -> uvicorn.Config:

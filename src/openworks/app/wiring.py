@@ -213,6 +213,7 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
         LogMetrics(ledger, registry)
         recorders: list[Recorder] = [ledger, CallMetrics(registry), CallLog()]
         stack.push_async_callback(control.snapshots.close)
+        stack.push_async_callback(state.keys.close)
         outbound = await stack.enter_async_context(open_outbound(settings.gateway))
         recorders.append(
             await stack.enter_async_context(

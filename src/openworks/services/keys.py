@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from openworks.core.clock import Clock
 from openworks.core.errors import AppError, AuthenticationError, NotFoundError
@@ -14,12 +17,15 @@ from openworks.core.ids import AccountId, KeyId, NewId
 from openworks.ports.calls import Principal, Scope
 from openworks.ports.keys import ApiKey, KeyStore
 
+log = logging.getLogger(__name__)
+
 SECRET_PREFIX = "sk-ow-"
 DEFAULT_ACCOUNT = AccountId("default")
 
 _CACHE_SIZE = 10_000
 _FRESH_S = 2.0
 """A revoked key works for at most this long on another process's server."""
+_REFRESH_S = 1.0
 _STALE_S = 600.0
 """When the database cannot be asked, a key seen within this time still works."""
 
@@ -48,6 +54,17 @@ class Keys:
         self._seen: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
         self._was_guarded = False
         self._looked_at_s: float | None = None
+        self._reading: dict[str, asyncio.Task[ApiKey | None]] = {}
+        self._looking: asyncio.Task[bool] | None = None
+
+    async def close(self) -> None:
+        """End what is being read."""
+        tasks: list[asyncio.Task[Any]] = list(self._reading.values())
+        if self._looking is not None:
+            tasks.append(self._looking)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def create(
         self,
@@ -87,6 +104,7 @@ class Keys:
         if not await self._store.revoke(key_id, at_s=self._clock.now_s()):
             raise NotFoundError(f"No key found with id {key_id!r}.")
         self._seen.clear()
+        self._reading.clear()  # they may have read what was before
 
     @property
     def token(self) -> bytes | None:
@@ -99,20 +117,31 @@ class Keys:
         return self._config.token is not None or self._was_guarded
 
     def peek(self, secret: str | None) -> Principal | None:
-        """Return who shows `secret` if that is known and fresh; None says that one must ask."""
+        """Return who shows `secret` if that is known and fresh; None says that one must ask.
+
+        What is half as old as it may be is read again meanwhile, so that a busy key is never waited
+        for. Must be called within the running loop.
+        """
         now_s = self._clock.monotonic_s()
         if not self.is_known_guarded:
-            looked_at_s = self._looked_at_s
-            fresh = looked_at_s is not None and now_s - looked_at_s < _FRESH_S
-            return _ANYBODY if fresh else None
+            age_s = _STALE_S if self._looked_at_s is None else now_s - self._looked_at_s
+            if age_s >= _REFRESH_S:
+                self._look()
+            return _ANYBODY if age_s < _FRESH_S else None
         if not secret:
             return None
         token = self._config.token
         if token is not None and hmac.compare_digest(token.encode(), secret.encode()):
             return _OWNER
-        cached = self._seen.get(hash_secret(secret))
-        if cached is None or cached[1] is None or now_s - cached[0] >= _FRESH_S:
+        key_hash = hash_secret(secret)
+        cached = self._seen.get(key_hash)
+        if cached is None or cached[1] is None:
             return None
+        age_s = now_s - cached[0]
+        if age_s >= _REFRESH_S:
+            self._read(key_hash)
+            if age_s >= _FRESH_S:
+                return None
         key = cached[1]
         return _principal(key) if is_active(key, self._clock.now_s()) else None
 
@@ -128,12 +157,28 @@ class Keys:
         seen_s = None if self._looked_at_s is None else now_s - self._looked_at_s
         if seen_s is None or seen_s >= _FRESH_S:
             try:
-                self._was_guarded = await self._store.count_unrevoked() > 0
+                await asyncio.shield(self._look())
             except AppError:
                 if seen_s is None or seen_s >= _STALE_S:
                     raise
-            else:
-                self._looked_at_s = now_s
+        return self._was_guarded
+
+    def _look(self) -> asyncio.Task[bool]:
+        """Ask whether there are keys; those who ask meanwhile share the answer."""
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._count())
+            self._looking.add_done_callback(self._looked)
+        return self._looking
+
+    def _looked(self, task: asyncio.Task[bool]) -> None:
+        self._looking = None
+        _note_failure(task)
+
+    async def _count(self) -> bool:
+        began_s = self._clock.monotonic_s()
+        has_keys = await self._store.count_unrevoked() > 0
+        self._was_guarded = self._was_guarded or has_keys
+        self._looked_at_s = began_s
         return self._was_guarded
 
     async def check_store(self) -> None:
@@ -168,16 +213,42 @@ class Keys:
         if cached is not None and now_s - cached[0] < _FRESH_S:
             return cached[1]
         try:
-            key = await self._store.get_by_hash(key_hash)
+            return await asyncio.shield(self._read(key_hash))
         except AppError:
             if cached is not None and now_s - cached[0] < _STALE_S:
                 return cached[1]
             raise
-        self._seen[key_hash] = (now_s, key)
+
+    def _read(self, key_hash: str) -> asyncio.Task[ApiKey | None]:
+        """Ask for a key; those who ask for it meanwhile share the answer."""
+        task = self._reading.get(key_hash)
+        if task is None:
+            task = self._reading[key_hash] = asyncio.create_task(self._fetch(key_hash))
+
+            def ended(task: asyncio.Task[ApiKey | None]) -> None:
+                if self._reading.get(key_hash) is task:
+                    del self._reading[key_hash]
+                _note_failure(task)
+
+            task.add_done_callback(ended)
+        return task
+
+    async def _fetch(self, key_hash: str) -> ApiKey | None:
+        began_s = self._clock.monotonic_s()
+        key = await self._store.get_by_hash(key_hash)
+        if key_hash not in self._reading:
+            return key  # what was known has been forgotten meanwhile
+        self._seen[key_hash] = (began_s, key)
         self._seen.move_to_end(key_hash)
         if len(self._seen) > _CACHE_SIZE:
             self._seen.popitem(last=False)
         return key
+
+
+def _note_failure(task: asyncio.Task[Any]) -> None:
+    """Look at how a task ended: whoever waits for it is told, and nobody need wait."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("keys.unreadable", extra={"error": str(error)})
 
 
 _ANYBODY = Principal(account_id=DEFAULT_ACCOUNT)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from openworks.core.errors import AuthenticationError, ModelUnavailableError, NotFoundError
@@ -235,3 +237,41 @@ async def test_server_that_was_guarded_stays_known_as_such(keys: Keys, clock: Fa
     clock.advance(3600)
     assert keys.is_known_guarded
     assert keys.peek(None) is None
+
+
+async def test_many_who_show_one_key_at_once_ask_the_database_once(
+    store: BreakableStore, clock: FakeClock
+) -> None:
+    keys = Keys(store, AccessConfig(), clock=clock, new_id=CountingIds())
+    _, secret = await keys.create(name="laptop")
+    await keys.is_guarded()
+    asked = 0
+    look_up = store.get_by_hash
+
+    async def counted(key_hash: str) -> ApiKey | None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return await look_up(key_hash)
+
+    store.get_by_hash = counted  # type: ignore[method-assign]  # counts
+    await asyncio.gather(*(keys.authenticate(secret) for _ in range(20)))
+    assert asked == 1
+
+
+async def test_busy_key_is_read_again_before_it_is_too_old(
+    store: BreakableStore, clock: FakeClock
+) -> None:
+    keys = Keys(store, AccessConfig(), clock=clock, new_id=CountingIds())
+    key, secret = await keys.create(name="laptop")
+    await keys.authenticate(secret)
+    for _ in range(5):
+        clock.advance(1.5)
+        assert keys.peek(secret) is not None
+        await asyncio.sleep(0.01)  # meanwhile it is read again
+    await store.revoke(key.id, at_s=clock.now_s())  # by another process
+    clock.advance(1.5)
+    assert keys.peek(secret) is not None
+    await asyncio.sleep(0.01)
+    assert keys.peek(secret) is None
+    await keys.close()
