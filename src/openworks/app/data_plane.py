@@ -22,7 +22,7 @@ from openworks.gateway.policy import Policies
 from openworks.gateway.providers.google_tokens import GoogleTokens
 from openworks.gateway.providers.prices import Prices
 from openworks.gateway.providers.registry import Providers
-from openworks.gateway.resilience.backoff import RetryBudget
+from openworks.gateway.resilience.backoff import RetryBudgets
 from openworks.gateway.resilience.breaker import Breakers
 from openworks.gateway.resilience.choice import Scoreboard
 from openworks.ports.answers_cache import AnswerCache
@@ -91,7 +91,7 @@ async def open_data_plane(
                 transport=transport,
                 tokens=GoogleTokens(_fetch_by(transport, settings.timeouts), clock),
                 breakers=Breakers(clock),
-                budget=RetryBudget(clock),
+                budgets=RetryBudgets(clock),
                 scores=Scoreboard(clock),
                 clock=clock,
                 rng=rng,

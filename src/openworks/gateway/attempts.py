@@ -13,7 +13,13 @@ from openworks.core.errors import ProviderError
 from openworks.gateway.providers.base import Credential
 from openworks.gateway.providers.prepare import prepare
 from openworks.gateway.providers.streams import StreamReader, stream_reader
-from openworks.gateway.resilience.backoff import RetryBudget, delay_s, is_retryable, retry_after_s
+from openworks.gateway.resilience.backoff import (
+    RetryBudget,
+    RetryBudgets,
+    delay_s,
+    is_retryable,
+    retry_after_s,
+)
 from openworks.gateway.resilience.breaker import REFUSED, Breaker, Breakers, Verdict, verdict
 from openworks.gateway.resilience.choice import Scoreboard, sticky
 from openworks.gateway.steps import Step
@@ -120,7 +126,7 @@ class Asker:
         transport: Transport,
         tokens: TokenSource,
         breakers: Breakers,
-        budget: RetryBudget,
+        budgets: RetryBudgets,
         scores: Scoreboard[tuple[str, str]],
         clock: Clock,
         rng: Random,
@@ -128,7 +134,7 @@ class Asker:
         self.breakers = breakers
         self._transport = transport
         self._tokens = tokens
-        self._budget = budget
+        self._budgets = budgets
         self._scores = scores
         self._clock = clock
         self._rng = rng
@@ -145,6 +151,7 @@ class Asker:
         retry: RetryPolicy,
         timeouts: Timeouts,
         *,
+        patient: Timeouts,
         transport: Transport | None = None,
         hedge_s: float | None = None,
         has_fallback: bool = False,
@@ -157,13 +164,15 @@ class Asker:
             credentials: Equals; a retry takes another. Empty: the caller's own headers do.
             retry: How often, and how long to wait.
             timeouts: Of each attempt.
+            patient: Of the last attempt of the last step, when it is not the only one.
             transport: Instead of the network, for models of this server.
             hedge_s: Ask a second time when no byte came for so long.
             has_fallback: Whether there is another step to go to. The last attempt of the last step
                 waits as long as it takes, and its stream is not held back until content comes.
             on_attempt: Called before every request that is sent.
         """
-        self._budget.earn()
+        budget = self._budget(step, credentials[0] if credentials else None)
+        budget.earn()
         order = self._ordered(step, credentials)
         attempt = 0
         while True:
@@ -171,28 +180,30 @@ class Asker:
             is_last = attempt >= retry.max_attempts
             patience = timeouts
             if is_last and attempt > 1 and not has_fallback:
-                patience = Timeouts(connect_s=timeouts.connect_s, idle_s=timeouts.idle_s)
+                patience = patient
             credential = order[(attempt - 1) % len(order)]
             reply = await self._attempt(step, credential, patience, transport, hedge_s, on_attempt)
             if reply.is_events and not (is_last and not has_fallback):
                 reply = await _begun(reply)
             if reply.is_good or is_last:
                 return reply
-            pause_s = self._pause_s(reply, retry, attempt)
+            pause_s = self._pause_s(reply, retry, attempt, budget)
             if pause_s is None:
                 return reply
             await reply.discard()
             if pause_s > 0:
                 await self._clock.sleep(pause_s)
 
-    def _pause_s(self, reply: Reply, retry: RetryPolicy, attempt: int) -> float | None:
+    def _pause_s(
+        self, reply: Reply, retry: RetryPolicy, attempt: int, budget: RetryBudget
+    ) -> float | None:
         """How long to wait before the next attempt; None when there is none."""
         outcome = reply.error if reply.error is not None else reply.status
         if not is_retryable(outcome):
             return None
         after_s = retry_after_s(reply.headers, now_s=self._clock.now_s())
         pause_s = delay_s(retry, attempt, self._rng, retry_after_s=after_s)
-        if pause_s is None or not self._budget.spend():
+        if pause_s is None or not budget.spend():
             return None
         return pause_s
 
@@ -213,9 +224,12 @@ class Asker:
             order = self._scores.order(healthy, self._rng)
         return [by_digest[key] for key in order]
 
+    def _budget(self, step: Step, credential: Credential | None) -> RetryBudget:
+        return self._budgets.of((step.provider.slug, _digest(step, credential)))
+
     def _breaker(self, step: Step, credential: Credential | None) -> Breaker:
-        digest = step.brought_digest() if credential is None else credential.digest.encode()
-        return self.breakers.of((step.provider.slug, digest, step.peek.model[:_MAX_MODEL_CHARS]))
+        model = step.peek.model[:_MAX_MODEL_CHARS]
+        return self.breakers.of((step.provider.slug, _digest(step, credential), model))
 
     async def _attempt(
         self,
@@ -241,7 +255,14 @@ class Asker:
             if hedge_s is None or is_local:
                 response = await transport.send(request, timeouts)
             else:
-                response = await self._hedged(transport, request, timeouts, hedge_s, on_attempt)
+                response = await self._hedged(
+                    transport,
+                    request,
+                    timeouts,
+                    hedge_s,
+                    self._budget(step, credential),
+                    on_attempt,
+                )
             trial.first_byte_s = self._clock.monotonic_s() - trial.started_s
             reply = await _read(response, wants_stream=step.peek.stream)
         except UpstreamError as error:
@@ -291,13 +312,14 @@ class Asker:
         request: UpstreamRequest,
         timeouts: Timeouts,
         hedge_s: float,
+        budget: RetryBudget,
         on_attempt: Callable[[], None],
     ) -> UpstreamResponse:
         """Ask a second time when no head came within `hedge_s`; the first good head counts."""
         asked = [asyncio.ensure_future(transport.send(request, timeouts))]
         try:
             done, _ = await asyncio.wait(asked, timeout=hedge_s)
-            if not done and self._budget.spend():
+            if not done and budget.spend():
                 on_attempt()
                 asked.append(asyncio.ensure_future(transport.send(request, timeouts)))
             while True:
@@ -364,6 +386,11 @@ class _Trial:
         if self._scored is not None:
             ok = None if how == "neutral" else how == "ok"
             self._scores.end(self._scored, ok=ok, first_byte_s=self.first_byte_s)
+
+
+def _digest(step: Step, credential: Credential | None) -> bytes:
+    """Name whose credential is used, the caller's or a stored one."""
+    return step.brought_digest() if credential is None else credential.digest.encode()
 
 
 _HERE: Final = Origin(scheme="http", host="localhost", port=0)

@@ -33,7 +33,7 @@ from openworks.gateway.caching.semantic import Likeness, SemanticCache
 from openworks.gateway.compat.base import StreamTranslator
 from openworks.gateway.gate import passed, refused
 from openworks.gateway.messages import JSON_HEADER, GatewayAnswer, GatewayRequest
-from openworks.gateway.options import Options, returned_headers
+from openworks.gateway.options import Options, returned_headers, without_limits
 from openworks.gateway.plans import Plan, make_plan, rate_claim
 from openworks.gateway.policy import Policy, RunningRoute
 from openworks.gateway.providers.base import AUTH_HEADERS, Credential
@@ -170,10 +170,13 @@ class Exchange:
                 passes=self._passes_rate,
             )
             step = self._step = plan.first
-            if step is None or self._policy.screen is not None:
+            if step is None:
                 return self
             self._check_model(step)
-            return self._admit_and_look(step) or self
+            self._admit(step)
+            if self._waiting is not None or self._policy.screen is not None:
+                return self
+            return self._look_in_cache(step) or self
         except AppError as error:
             return self._refuse(error)
 
@@ -188,21 +191,23 @@ class Exchange:
             raise
 
     async def _run(self) -> GatewayAnswer:
-        step, screen = self._step, self._policy.screen
-        answer: GatewayAnswer | None = None
+        step, has_looked = self._step, True
         if step is None:
             assert self._plan is not None
             step = self._step = await self._plan.following()
             if step is None:
                 raise ProviderError("The route ended without asking a model.")
-        if screen is not None or self._plan_label() is not None:
             self._check_model(step)
-            await self._screen_prompt(step)
-            answer = self._admit_and_look(step)
-        if answer is None and self._waiting is not None:
+            self._admit(step)
+            has_looked = False
+        if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self._admission = passed(await waiting)
-            answer = self._look_in_cache(step)
+            has_looked = False
+        if self._policy.screen is not None:
+            await self._screen_prompt(step)
+            has_looked = False
+        answer = None if has_looked else self._look_in_cache(step)
         return answer if answer is not None else await self._answered(step)
 
     def _plan_label(self) -> str | None:
@@ -233,15 +238,14 @@ class Exchange:
                 param="model",
             )
 
-    def _admit_and_look(self, step: Step) -> GatewayAnswer | None:
-        """Pass the limits, then look in the cache; None when a provider must be asked."""
+    def _admit(self, step: Step) -> None:
+        """Pass the limits, or begin to wait for them."""
         if self._policy.has_limits:
             decided = self._parts.limiter.admit(self._claim(step))
             if isinstance(decided, Awaitable):
                 self._waiting = decided
-                return None
-            self._admission = passed(decided)
-        return self._look_in_cache(step)
+            else:
+                self._admission = passed(decided)
 
     def _claim(self, step: Step) -> Claim:
         peek, options = step.peek, step.options
@@ -406,6 +410,7 @@ class Exchange:
                 credentials,
                 self._retry(step),
                 self._timeouts(step),
+                patient=self._parts.timeouts,
                 transport=self._local_transport(step, credentials),
                 hedge_s=self._policy.hedge_s,
                 has_fallback=has_fallback,
@@ -550,7 +555,7 @@ class Exchange:
             if usage is None and step.counts_tokens:
                 usage = self._estimated(step, estimate_tokens(len(body)))
         self._used = usage  # counts also when the answer must not be shown
-        headers = returned_headers(reply.headers)
+        headers = self._returned(reply)
         if step.translator is not None:
             headers = [*(h for h in headers if h[0] != b"content-type"), JSON_HEADER]
             answer = step.translator.answer(body) if status < 400 else None
@@ -564,13 +569,16 @@ class Exchange:
             if may_store(status, stored, body, stream=False):
                 self._store(status, stored, body, usage, stream=False)
         headers.extend(self._result_headers())
-        self._finish(None, status=status, usage=usage, response=screened, headers=headers)
+        logged = screened
+        if status >= 400 and self._policy.screen is not None:
+            logged = await self._policy.screen.redacted(body)
+        self._finish(None, status=status, usage=usage, response=logged, headers=headers)
         return GatewayAnswer(status=status, headers=headers, body=screened)
 
     def _flowing(self, reply: Reply) -> GatewayAnswer:
         step, reader = self._step, reply.reader
         assert step is not None
-        headers = returned_headers(reply.headers)
+        headers = self._returned(reply)
         filters: list[Filter] = []
         error_event: Callable[[AppError], bytes] | None = None
         judge: Judge | None = None
@@ -715,6 +723,11 @@ class Exchange:
             return self._request.body
         # The universal endpoint's own body holds the headers of its steps, and so their keys.
         return b"" if self._step is None else self._step.body
+
+    def _returned(self, reply: Reply) -> Headers:
+        headers = returned_headers(reply.headers)
+        # One header of a name: the caller is told of the limit that it meets first.
+        return headers if self._admission is None else without_limits(headers)
 
     def _own_headers(self) -> Headers:
         headers: Headers = [

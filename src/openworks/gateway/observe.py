@@ -32,7 +32,7 @@ _CALLS, _PROMPT, _COMPLETION, _CACHED, _COST, _DURATION, _FIRST_TOKEN, _BUCKETS 
 
 MAX_VALUES: Final = 200
 """How many models, providers and gateways get a label each; callers may make up any number."""
-MAX_CELLS: Final = 5000
+MAX_CELLS: Final = 5_000
 OTHER: Final = "other"
 
 Labels: TypeAlias = tuple[str, str, str, str, str, bool]

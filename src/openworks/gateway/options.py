@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, cast
 
 import orjson
@@ -32,6 +33,10 @@ _NOT_FORWARDED: Final = _HOP_BY_HOP | {
     b"accept-encoding",  # answers are read on their way, and loopback and data centres are fast
     b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"forwarded", b"x-real-ip",
 }  # fmt: skip
+_REQUEST_LIMITS: Final = (
+    b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests",
+    b"x-ratelimit-reset-requests",
+)  # fmt: skip
 _NOT_RETURNED: Final = _HOP_BY_HOP | {b"content-length", b"set-cookie", b"alt-svc"}
 
 
@@ -106,6 +111,11 @@ def returned_headers(headers: Headers) -> Headers:
     return [header for header in headers if header[0] not in _NOT_RETURNED]
 
 
+def without_limits(headers: Headers) -> Headers:
+    """Return a provider's headers without its limits on requests, where ours are told."""
+    return [header for header in headers if header[0] not in _REQUEST_LIMITS]
+
+
 _Reader = Callable[[Options, str, bytes], None]
 
 
@@ -159,10 +169,10 @@ def _metadata(options: Options, name: str, value: bytes) -> None:
 
 
 def flat_metadata(value: JsonValue, name: str) -> Metadata:
-    """Return the flat entries of an object; nested ones are left out, as documented.
+    """Return the first five flat entries of an object; nested ones are left out, as documented.
 
     Raises:
-        InvalidRequestError: It is no object, or has more than five entries.
+        InvalidRequestError: It is no object, or a number that no ledger holds.
     """
     if not isinstance(value, dict):
         raise InvalidRequestError(f"{name} must be a JSON object, got {value!r:.80}.", param=name)
@@ -171,10 +181,7 @@ def flat_metadata(value: JsonValue, name: str) -> Metadata:
         for key, item in value.items()
         if isinstance(item, (str, int, float, bool))
     }
-    if len(flat) > MAX_METADATA:
-        raise InvalidRequestError(
-            f"{name} may have at most {MAX_METADATA} entries, got {len(flat)}.", param=name
-        )
+    flat = dict(islice(flat.items(), MAX_METADATA))
     for key, item in flat.items():
         if isinstance(item, int) and not -_MAX_WHOLE <= item <= _MAX_WHOLE:  # no ledger holds it
             raise InvalidRequestError(

@@ -77,7 +77,7 @@ class DataPlane:
             snapshot: GatewaySnapshot | None = None
             if principal is not None:
                 account = account_of(principal, request.account)
-                gateway = options.gateway_id or request.gateway
+                gateway = request.gateway
                 snapshot = self._snapshots.snapshot_nowait(account, gateway)
             if principal is None or snapshot is None:
                 return Opening(self, request, options, forward, secret, brought)
@@ -131,7 +131,7 @@ class DataPlane:
             InvalidRequestError: There is no such gateway.
             StorageError: The database is away.
         """
-        gateway = options.gateway_id or request.gateway
+        gateway = request.gateway
         try:
             principal = await self._callers.authenticate(secret)
         except AuthenticationError:

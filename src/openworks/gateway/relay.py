@@ -19,7 +19,24 @@ MAX_KEPT_BYTES: Final = 10 << 20
 """What is kept of one body for its log; the rest is only passed on."""
 
 
+_ERROR_MARK: Final = b'"error"'
 _MAX_LINE_BYTES: Final = 65_536
+
+
+class UnfinishedError(UpstreamError):
+    """A stream whose framing ended well, and which lacks the last event of its dialect."""
+
+    def __init__(self, *, was_said: bool) -> None:
+        """Say whether the provider's own last event was an error, so that none is added."""
+        super().__init__(
+            "The provider ended its stream with an error."
+            if was_said
+            else "The provider's stream ended without its last event.",
+            kind="reset",
+            unread=False,
+            code="provider_error" if was_said else None,
+        )
+        self.was_said = was_said
 
 
 class Filter(Protocol):
@@ -173,22 +190,17 @@ async def _pass(
             async for _ in pieces:
                 pass
         if judge is not None:
-            await judge.ask(keeper.whole())
-            if judge.holds:
-                if keeper.is_cut:
-                    raise ProviderError(
-                        f"The answer is longer than the {MAX_KEPT_BYTES >> 20} MiB that can be "
-                        "held back until a guardrail has judged them.",
-                        code="answer_too_long",
-                    )
-                yield keeper.whole()
+            held = await _judged(judge, keeper)
+            if held:
+                yield held
     except AppError as exc:
         error = exc
         if error_event is None:
             raise
-        event = error_event(exc)
-        keeper.add(event)
-        yield event
+        event = b"" if _was_said(exc) else error_event(exc)
+        if event:
+            keeper.add(event)
+            yield event
     except BaseException as exc:
         error = exc
         raise
@@ -208,6 +220,24 @@ async def _pass(
             )
 
 
+async def _judged(judge: Judge, keeper: _Keeper) -> bytes:
+    """Return what was held back, once it has been judged; nothing where it was shown already."""
+    await judge.ask(keeper.whole())
+    if not judge.holds:
+        return b""
+    if keeper.is_cut:
+        raise ProviderError(
+            f"The answer is longer than the {MAX_KEPT_BYTES >> 20} MiB that can be held back until "
+            "a guardrail has judged them.",
+            code="answer_too_long",
+        )
+    return keeper.whole()
+
+
+def _was_said(error: AppError) -> bool:
+    return isinstance(error, UnfinishedError) and error.was_said
+
+
 async def _pieces(
     reply: Reply, filters: Sequence[Filter], keeper: _Keeper, clock: Clock
 ) -> AsyncGenerator[bytes, None]:
@@ -218,6 +248,7 @@ async def _pieces(
     if held:
         keeper.first_s = clock.monotonic_s()
     line = b""  # what has come of an event or line that has not ended
+    last = held[-1] if held else b""
     try:
         if held:
             line, passed = _whole_lines(b"".join(held), reader)
@@ -230,18 +261,26 @@ async def _pieces(
                 keeper.first_s = clock.monotonic_s()
             if reader is not None:
                 reader.feed(chunk)
+                last = chunk
                 if line or reader.unfinished_bytes:
                     line, chunk = _whole_lines(line + chunk, reader)
             passed = _through(filters, chunk) if filters and chunk else chunk
             if passed:
                 keeper.add(passed)
                 yield passed
+        _check_finished(reader, last + line)
         rest = _rest(filters, line)
         if rest:
             keeper.add(rest)
             yield rest
     finally:
         await chunks.aclose()
+
+
+def _check_finished(reader: StreamReader | None, last: bytes) -> None:
+    """Return if a stream that ended has had the last event of its dialect."""
+    if reader is not None and reader.has_content and not reader.is_finished:
+        raise UnfinishedError(was_said=_ERROR_MARK in last)
 
 
 def _whole_lines(data: bytes, reader: StreamReader | None) -> tuple[bytes, bytes]:

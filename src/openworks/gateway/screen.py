@@ -135,6 +135,12 @@ class Screen:
             await self._judge("RESPONSE", texts_of(body), screened)
         return body
 
+    async def redacted(self, body: bytes) -> bytes:
+        """Return a provider's error as it may be kept."""
+        if self._policies is None:
+            return body
+        return (await _guarded(self._policies.response, body))[0]
+
     async def judge_stream(self, body: bytes, screened: Screened) -> None:
         """Judge a stream that is complete, as `answer` does."""
         await self._judge("RESPONSE", _texts_of_events(body), screened)

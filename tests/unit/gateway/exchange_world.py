@@ -20,7 +20,7 @@ from openworks.gateway.plane import DataPlane, Opening
 from openworks.gateway.policy import Policies
 from openworks.gateway.providers.base import Credential as ReadCredential
 from openworks.gateway.providers.registry import Providers
-from openworks.gateway.resilience.backoff import RetryBudget
+from openworks.gateway.resilience.backoff import RetryBudgets
 from openworks.gateway.resilience.breaker import Breakers
 from openworks.gateway.resilience.choice import Scoreboard
 from openworks.ports.calls import CallRecord, Principal
@@ -242,7 +242,7 @@ def make_world(*, moderator: Moderator | None = None, embedder: Embedder | None 
         transport=provider,
         tokens=tokens,
         breakers=breakers,
-        budget=RetryBudget(clock),
+        budgets=RetryBudgets(clock),
         scores=Scoreboard(clock),
         clock=clock,
         rng=Random(7),

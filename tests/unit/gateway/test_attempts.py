@@ -14,7 +14,7 @@ from openworks.gateway.options import Options
 from openworks.gateway.providers.base import Credential, ServiceAccount
 from openworks.gateway.providers.peek import Peek
 from openworks.gateway.providers.registry import Providers
-from openworks.gateway.resilience.backoff import RetryBudget
+from openworks.gateway.resilience.backoff import RetryBudgets
 from openworks.gateway.resilience.breaker import Breakers
 from openworks.gateway.resilience.choice import Scoreboard
 from openworks.gateway.steps import Step
@@ -58,6 +58,7 @@ class Place:
             credentials,
             retry,
             timeouts or Timeouts(),
+            patient=Timeouts(),
             on_attempt=self._count,
             **options,
         )
@@ -95,7 +96,7 @@ def place() -> Place:
         transport=provider,
         tokens=tokens,
         breakers=breakers,
-        budget=RetryBudget(clock),
+        budgets=RetryBudgets(clock),
         scores=scores,
         clock=clock,
         rng=Random(5),

@@ -165,6 +165,23 @@ async def test_stream_that_breaks_ends_with_an_error_event_and_is_recorded_as_br
     assert limited.limiter.unsettled == 0
 
 
+async def test_stream_without_its_last_event_ends_with_an_error_event(limited: World) -> None:
+    limited.provider.script[0] = events_of(*EVENTS[:2])
+    sent = await limited.whole(STREAM)
+    assert b"upstream_failed" in sent.rpartition(b"data: ")[2]
+    assert b"[DONE]" not in sent
+    assert limited.record.outcome == "error"
+
+
+async def test_providers_own_last_word_of_an_error_is_not_repeated(limited: World) -> None:
+    error = b'{"error":{"message":"It overflowed.","code":"overflow"}}'
+    limited.provider.script[0] = events_of(*EVENTS[:2], error)
+    sent = await limited.whole(STREAM)
+    assert sent.endswith(b"data: %b\n\n" % error)
+    assert sent.count(b'"error"') == 1
+    assert (limited.record.outcome, limited.record.error_code) == ("error", "provider_error")
+
+
 async def test_client_that_leaves_a_stream_ends_it_at_the_provider(limited: World) -> None:
     limited.provider.script[0] = events_of(*EVENTS)
     answer = await limited.call(STREAM)
@@ -995,7 +1012,8 @@ async def test_blocked_prompt_is_not_sent_and_takes_nothing() -> None:
     answer = await world.call(asking(CARD))
     assert answer.status == 424
     assert not world.provider.requests
-    assert not world.limiter.admissions
+    (admission,) = world.limiter.admissions
+    assert admission.settled == [(0, 0.0)]
     assert world.record.error_code == "dlp_request"
     assert world.record.guard_findings
 
@@ -1013,7 +1031,8 @@ async def test_redacted_prompt_is_sent_and_logged_without_the_finding() -> None:
 async def test_call_that_ends_before_it_was_screened_leaves_no_request_in_the_log() -> None:
     world = guarded(dlp=DLP)
     world.callers.by_secret[KEY] = principal(allowed=frozenset())
-    await world.whole(asking(CARD))
+    assert (await world.call(asking(CARD))).status == 403
+    world.callers.by_secret[KEY] = principal()
     begun = world.begin(asking(CARD))
     assert isinstance(begun, Exchange)
     begun.abandon()

@@ -54,7 +54,7 @@ async def open_gateway(services: Services, request: GatewayRequest) -> Opened:
         is_anonymous = True
         account = AccountId(request.account)
         principal = Principal(account_id=account, scopes=frozenset({"inference"}))
-    gateway = options.gateway_id or request.gateway
+    gateway = request.gateway
     snapshot = await services.snapshots.snapshot(account, gateway)
     if is_anonymous and (snapshot is None or snapshot.gateway.authentication):
         raise AuthenticationError(

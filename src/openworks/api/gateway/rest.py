@@ -44,6 +44,7 @@ from openworks.wire.cloudflare.envelope import success
 from openworks.wire.openai import errors as openai
 
 _ANTHROPIC: Final = "anthropic"
+_MAX_GATEWAY_ID: Final = 64
 _OURS: Final = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-auth-key", b"x-auth-email"}
 )
@@ -234,7 +235,7 @@ async def _check_reachable(context: Context, request: GatewayRequest, slug: str)
     """
     if slug in (LOCAL_PROVIDER, DYNAMIC) or slug.startswith(CUSTOM_PREFIX):
         return
-    gateway = context.request.headers.get("cf-aig-gateway-id", request.gateway)
+    gateway = request.gateway
     account = account_of(context.principal, request.account)
     snapshot = await context.services.snapshots.snapshot(account, gateway)
     if snapshot is None or any(stored == slug for stored, _ in snapshot.credentials):
@@ -259,7 +260,7 @@ def _request(
     return GatewayRequest(
         method=b"POST",
         account=account,
-        gateway=DEFAULT_GATEWAY,
+        gateway=shown.get("cf-aig-gateway-id", DEFAULT_GATEWAY)[:_MAX_GATEWAY_ID],
         provider=provider,
         endpoint=endpoint,
         query=b"",

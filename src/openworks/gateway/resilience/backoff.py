@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -116,6 +117,29 @@ def _seconds_until(value: bytes, now_s: float) -> float | None:
     if date.tzinfo is None:  # `-0000`, which is still UTC
         date = date.replace(tzinfo=UTC)
     return max(date.timestamp() - now_s, 0.0)
+
+
+class RetryBudgets:
+    """A budget for each provider and credential: what fails for one caller is not another's loss.
+
+    At most `limit` are kept; the one that was used longest ago goes first.
+    """
+
+    def __init__(self, clock: Clock, *, limit: int = 10_000) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._budgets: OrderedDict[tuple[str, bytes], RetryBudget] = OrderedDict()
+
+    def of(self, key: tuple[str, bytes]) -> RetryBudget:
+        """Return the budget of a provider's slug and a credential's digest."""
+        budget = self._budgets.get(key)
+        if budget is not None:
+            self._budgets.move_to_end(key)
+            return budget
+        if len(self._budgets) >= self._limit:
+            self._budgets.popitem(last=False)
+        budget = self._budgets[key] = RetryBudget(self._clock)
+        return budget
 
 
 class RetryBudget:
