@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
-from shutil import which
 
 import pytest
 
 from tests.api.weights import CALL_BEGIN
-
-HERE = Path(__file__).parent
+from tests.js.modules import HAS_NODE, HERE, install
 
 
 @pytest.mark.js
 @pytest.mark.timeout(300)  # the first run installs the SDK
-@pytest.mark.skipif(which("node") is None or which("npm") is None, reason="needs Node.js and npm")
+@pytest.mark.skipif(not HAS_NODE, reason="needs Node.js and npm")
 def test_the_npm_sdk_is_served(server_url: str) -> None:
-    if not (HERE / "node_modules").is_dir():
-        subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=HERE, check=True)
+    install()
 
     done = subprocess.run(
         ["node", "--test"],
