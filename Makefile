@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
+PEERS ?=
 
-.PHONY: run test check format docs bench clean
+.PHONY: run test check format docs bench bench-gateway soak clean
 
 run: $(STAMP)
 	$(BIN)/openworks serve $(RUN_ARGS)
@@ -29,6 +31,13 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.serving
+
+# Peers that are not there are left out: `make bench-gateway PEERS=install` fetches them before.
+bench-gateway: $(STAMP)
+	$(BIN)/python -m benchmarks.gateway $(PEERS) load faults $(BENCH_ARGS)
+
+soak: $(STAMP)
+	$(BIN)/python -m benchmarks.gateway soak $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist

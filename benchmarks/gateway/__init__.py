@@ -1,0 +1,1 @@
+"""The AI Gateway under load and under faults, beside other gateways."""
