@@ -14,7 +14,7 @@ run: $(STAMP)
 	$(BIN)/openworks serve $(RUN_ARGS)
 
 test: $(STAMP)
-	$(BIN)/pytest $(TEST_ARGS)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(TEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

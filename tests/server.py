@@ -20,7 +20,7 @@ from typing import Any
 from openworks.app.logs import set_up_logs
 from openworks.app.server import serve
 from openworks.app.settings import load_settings
-from openworks.app.wiring import make_catalog, make_weights, open_state
+from openworks.app.state import make_catalog, make_weights, open_state
 from openworks.core.ids import AccountId, KeyId
 from openworks.ports.calls import CallRecord, Scope
 

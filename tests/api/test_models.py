@@ -17,7 +17,7 @@ from openworks.api.answers import Json
 from openworks.api.context import Context, Services
 from openworks.api.openai.models import list_models
 from openworks.app.settings import load_settings
-from openworks.app.wiring import make_catalog, make_weights
+from openworks.app.state import make_catalog, make_weights
 from openworks.core.ids import AccountId, RequestId
 from openworks.ports.calls import Principal
 from openworks.ports.engines import Residency

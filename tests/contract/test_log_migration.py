@@ -9,9 +9,9 @@ from sqlalchemy import Connection, text
 
 from openworks.core.ids import AccountId
 from openworks.ports.logs import AnalyticsQuery
-from openworks.storage.sql.database import _MIGRATIONS
 from openworks.storage.sql.records import SqlRecordStore
 from openworks.storage.sql.rollups import SqlAnalytics
+from openworks.storage.sql.versions import MIGRATIONS
 from tests.contract.conftest import ADAPTERS, OpenDatabase
 from tests.fakes import FakeClock
 
@@ -30,7 +30,7 @@ INSERT INTO call_records (
 
 def _migrate(connection: Connection, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     if revision == "head":
         command.upgrade(config, revision)

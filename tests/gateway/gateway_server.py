@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from openworks.app.wiring import database_url
+from openworks.app.state import database_url
 from openworks.core.clock import SystemClock
 from openworks.ports.calls import CallRecord, UsageRow
 from openworks.storage.sql.database import Database, DatabaseConfig

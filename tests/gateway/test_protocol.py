@@ -607,3 +607,18 @@ def test_what_outlasts_the_grace_is_cut_and_recorded(tmp_path: Path) -> None:
         records = server.records()
         assert len(records) == 9
         assert Counter(record.outcome for record in records)["client_closed"] >= 6
+
+
+def test_connection_that_is_kept_serves_both_ways_in_turn(place: Place) -> None:
+    gateways = f"/client/v4/accounts/{place.account}/ai-gateway/gateways"
+    for _ in range(60):
+        with httpx2.Client(base_url=place.server.url, timeout=10) as client:  # one connection
+            for _ in range(2):
+                answer = client.post(
+                    f"/gateway/v1/{place.account}/default/openai/chat/completions",
+                    json=chat_body("mock"),
+                    headers=place.headers(),
+                )
+                assert answer.status_code == 200
+                listed = client.get(gateways, headers={"authorization": f"Bearer {TOKEN}"})
+                assert listed.status_code == 200

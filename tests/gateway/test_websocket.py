@@ -21,7 +21,8 @@ from openworks.api.body import BodyBudget
 from openworks.api.busy import UnderWay
 from openworks.api.gateway.websocket import Sockets
 from openworks.app.settings import load_settings
-from openworks.app.wiring import make_catalog, make_weights, open_services
+from openworks.app.state import make_catalog, make_weights
+from openworks.app.wiring import open_services
 from tests.api.weights import TestModels
 from tests.conftest import StartServer
 from tests.gateway.fronts import PROVIDER_SECRET, Front, open_front

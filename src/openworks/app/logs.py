@@ -26,6 +26,7 @@ def set_up_logs(config: LogConfig) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # it would log values of statements
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 

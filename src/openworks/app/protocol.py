@@ -247,6 +247,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
         def served(task: asyncio.Task[None]) -> None:
             self.tasks.discard(task)
+            if self._task is not task:
+                return  # it went on by itself
             self._task = None
             if task.cancelled() and not isinstance(begun, GatewayAnswer):
                 begun.abandon()  # it may have been cancelled before its first step
@@ -273,6 +275,10 @@ class GatewayProtocol(HttpToolsProtocol):
             if not started and not self.transport.is_closing():
                 self._write_whole(self.front.failed(), keep_alive=False)
             self.transport.close()
+        # Here, as the task's callback comes a turn of the loop after the answer was written: the
+        # client's next request may come before it, and would look like one in line.
+        self._task = None
+        self._ended(received)
 
     def _write_whole(self, answer: GatewayAnswer, *, keep_alive: bool) -> None:
         if self.transport.is_closing():

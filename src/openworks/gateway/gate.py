@@ -78,7 +78,7 @@ def refused(refusal: Refusal) -> AppError:
     if refusal.kind == "spend":
         return SpendLimitError(
             f"Spending limit exceeded: {bucket} has {used:.10g} of {limit:.10g} spent or set "
-            "aside.",
+            "aside, which leaves less than this call may take.",
             retry_after_s=refusal.retry_after_s,
         )
     if refusal.kind == "unavailable":

@@ -260,7 +260,9 @@ def _read_config_text(options: Options, key: str, value: JsonValue, name: str) -
     elif key == "byokAlias" and isinstance(value, str):
         options.byok_alias = value
     else:
-        raise InvalidRequestError(f"{name} cannot be {value!r:.80}.", param=name)
+        known = key in ("backoff", "cacheKey", "eventId", "byokAlias")
+        what = f"cannot be {value!r:.80}" if known else "is not a known option"
+        raise InvalidRequestError(f"{name} {what}.", param=name)
 
 
 def compat_step(

@@ -28,7 +28,7 @@ from openworks.app.cli.options import make_folder, read_settings
 from openworks.app.cli.terminal import Stopwatch, bytes_text
 from openworks.app.server import check_access
 from openworks.app.settings import DEFAULT_FILE, ServerConfig, Settings, SettingsError
-from openworks.app.wiring import State, database_url, make_weights, open_state
+from openworks.app.state import State, database_url, make_weights, open_state
 from openworks.core.clock import SystemClock
 from openworks.core.errors import AppError
 from openworks.engines.pool import EnginePool, physical_memory_bytes

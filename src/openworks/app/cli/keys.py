@@ -179,7 +179,7 @@ async def _create(
     models: list[str] | None,
     expires_at_s: float | None,
 ) -> tuple[ApiKey, str, bool]:
-    from openworks.app.wiring import open_state
+    from openworks.app.state import open_state
 
     async with open_state(settings) as state:
         is_first = not await state.keys.is_guarded()
@@ -195,7 +195,7 @@ async def _create(
 
 async def _unknown(settings: Settings, names: list[str]) -> list[str]:
     from openworks.app.cli.local_models import local_catalog
-    from openworks.app.wiring import make_weights
+    from openworks.app.state import make_weights
 
     weights = make_weights(settings)
     try:
@@ -208,7 +208,7 @@ async def _unknown(settings: Settings, names: list[str]) -> list[str]:
 
 
 async def _list(settings: Settings) -> list[ApiKey]:
-    from openworks.app.wiring import open_state
+    from openworks.app.state import open_state
 
     async with open_state(settings) as state:
         return list(await state.keys.list())
@@ -216,7 +216,7 @@ async def _list(settings: Settings) -> list[ApiKey]:
 
 async def _revoke(settings: Settings, key_id: KeyId) -> bool:
     """Return whether the server is still guarded."""
-    from openworks.app.wiring import open_state
+    from openworks.app.state import open_state
 
     async with open_state(settings) as state:
         await state.keys.revoke(key_id)

@@ -22,7 +22,7 @@ from openworks.app.cli.terminal import (
 from openworks.app.logs import set_up_logs
 from openworks.app.server import check_access, serve
 from openworks.app.settings import ServerConfig, Settings, SettingsError
-from openworks.app.wiring import make_catalog, make_weights, open_state
+from openworks.app.state import make_catalog, make_weights, open_state
 from openworks.services.catalog import Catalog
 
 DEMONSTRATION_MODEL = "@openworks/tiny-chat"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from openworks.app.settings import Settings
-from openworks.app.wiring import chooses_file, make_catalog
+from openworks.app.state import chooses_file, make_catalog
 from openworks.ports.catalog import ModelEntry, WeightsSource
 from openworks.ports.weights import LocalWeights
 from openworks.services.catalog import Catalog, servable

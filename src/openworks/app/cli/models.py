@@ -89,7 +89,7 @@ def rm(name: NameArgument, data_dir: DataDirOption = None, config: ConfigOption 
 
 async def _rows(settings: Settings, *, every: bool) -> list[JsonObject]:
     from openworks.app.cli.local_models import local_catalog
-    from openworks.app.wiring import make_weights
+    from openworks.app.state import make_weights
 
     weights = make_weights(settings)
     try:
@@ -159,7 +159,7 @@ def _origin(source: WeightsSource | None) -> str:
 
 async def _pull(settings: Settings, name: str) -> None:
     from openworks.app.cli.local_models import source_of
-    from openworks.app.wiring import chooses_file, hub_source, make_catalog, make_weights
+    from openworks.app.state import chooses_file, hub_source, make_catalog, make_weights
     from openworks.ports.weights import LocalWeights
 
     weights = make_weights(settings)
@@ -190,7 +190,7 @@ async def _pull(settings: Settings, name: str) -> None:
 
 async def _remove(settings: Settings, name: str) -> None:
     from openworks.app.cli.local_models import source_of
-    from openworks.app.wiring import chooses_file, make_catalog, make_weights
+    from openworks.app.state import chooses_file, make_catalog, make_weights
 
     weights = make_weights(settings)
     try:

@@ -14,7 +14,7 @@ from openworks.app.cli.first_load import load_default
 from openworks.app.cli.terminal import Downloads, stderr
 from openworks.app.server import serve
 from openworks.app.settings import Settings
-from openworks.app.wiring import make_catalog, make_weights
+from openworks.app.state import make_catalog, make_weights
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def usage(
 
 
 async def _rows(settings: Settings, by: UsageGroup, since_s: float | None) -> Sequence[UsageRow]:
-    from openworks.app.wiring import open_state
+    from openworks.app.state import open_state
 
     async with open_state(settings) as state:
         return await state.records.summarise(group=by, since_s=since_s)

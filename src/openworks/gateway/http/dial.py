@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from aiohappyeyeballs import start_connection
 
-from openworks.gateway.providers.addresses import is_public_address
+from openworks.gateway.providers.addresses import NOT_PUBLIC, is_public_address
 from openworks.ports.upstream import Origin, UpstreamError
 
 NEXT_ADDRESS_AFTER_S = 0.25
@@ -64,7 +64,10 @@ async def _dial(
         if origin.is_public:
             found = [each for each in found if is_public_address(str(each[4][0]))]
             if not found:
-                raise OSError(None, "private addresses are not allowed by the settings")
+                raise OSError(
+                    None,
+                    NOT_PUBLIC,
+                )
         if len(found) > 1:
             sock = await start_connection(
                 found, happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, loop=loop

@@ -8,7 +8,7 @@ from collections.abc import Container
 import aiohttp
 from aiohttp.abc import ResolveResult
 
-from openworks.gateway.providers.addresses import is_public_address
+from openworks.gateway.providers.addresses import NOT_PUBLIC, is_public_address
 
 
 class PublicResolver(aiohttp.ThreadedResolver):
@@ -31,5 +31,5 @@ class PublicResolver(aiohttp.ThreadedResolver):
             return found
         allowed = [each for each in found if is_public_address(each["host"])]
         if not allowed:
-            raise OSError(None, "private addresses are not allowed by the settings")
+            raise OSError(None, NOT_PUBLIC)
         return allowed

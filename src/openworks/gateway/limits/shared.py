@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _MAX_ASKS = 500
 _REPORT_S = 0.25
 _HELLO_S = 10.0
+_WAKING_TURNS = 3
+"""Turns of the loop until those who waited have taken what came; asking on gives it back."""
 _FIRST_RETRY_S = 0.05
 _MAX_RETRY_S = 1.0
 
@@ -227,6 +229,8 @@ class SharedLimiter(BaseLimiter):
         finally:
             if ending is not None and not ending.done():
                 ending.set_result(None)
+                for _ in range(_WAKING_TURNS):
+                    await asyncio.sleep(0)
 
     def _reports(self, now_s: float) -> list[Share]:
         """Take shares off the list, and return those that have something to report."""

@@ -13,6 +13,7 @@ from openworks.ports.upstream import Origin
 _HOST = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _NUMERIC_LABEL = re.compile(r"(\d+|0x[0-9a-f]*)")
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+NOT_PUBLIC = "private addresses are not allowed (setting gateway.allow_private_providers)"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -86,7 +87,7 @@ def _check_host(host: str, *, allow_private: bool) -> None:
     else:
         is_public = is_public_address(host)
     if not is_public and not allow_private:
-        raise _refused(host, "private addresses are not allowed by the settings")
+        raise _refused(host, NOT_PUBLIC)
 
 
 def _refused(url: str, reason: str) -> InvalidRequestError:
