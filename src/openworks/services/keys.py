@@ -9,6 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from openworks.core.clock import Clock
@@ -256,6 +257,7 @@ _OWNER = _ANYBODY
 """Whoever has the access token may do what everybody may on an open server."""
 
 
+@lru_cache(maxsize=1024)
 def _principal(key: ApiKey) -> Principal:
     return Principal(
         account_id=key.account_id,

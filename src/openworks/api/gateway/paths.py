@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from openworks.gateway.messages import GatewayRequest
@@ -22,6 +23,25 @@ def read_target(
     `/gateway/v1/{account}/{gateway}[/{provider}[/{endpoint}]]`, with everything after the provider
     left as it was encoded.
     """
+    place = _place(target)
+    if place is None:
+        return None
+    account, gateway, provider, endpoint, query, route = place
+    return GatewayRequest(
+        method=method,
+        account=account,
+        gateway=gateway,
+        provider=provider,
+        endpoint=endpoint,
+        query=query,
+        headers=headers,
+        body=body,
+        route=route,
+    )
+
+
+@lru_cache(maxsize=1024)  # callers ask for few paths, each of them again and again
+def _place(target: bytes) -> tuple[str, str, str, str, bytes, str] | None:
     path, _, query = target.partition(b"?")
     if not path.startswith(PREFIX_BYTES):
         return None
@@ -29,18 +49,9 @@ def read_target(
     if len(parts) < 2 or not _NAME.fullmatch(parts[0]) or not _NAME.fullmatch(parts[1]):
         return None
     provider = parts[2] if len(parts) > 2 else ""
-    return GatewayRequest(
-        method=method,
-        account=parts[0],
-        gateway=parts[1],
-        provider=provider,
-        endpoint=parts[3] if len(parts) > 3 else "",
-        query=query,
-        headers=headers,
-        body=body,
-        # A closed set, for metrics: a provider that nobody knows makes no label of its own.
-        route=f"{_ROUTE}/{provider}" if provider in _LABELS else _ROUTE,
-    )
+    # A closed set, for metrics: a provider that nobody knows makes no label of its own.
+    route = f"{_ROUTE}/{provider}" if provider in _LABELS else _ROUTE
+    return parts[0], parts[1], provider, parts[3] if len(parts) > 3 else "", query, route
 
 
 _LABELS: Final = frozenset({"compat", "run", "openai", "anthropic", "workers-ai"})
