@@ -135,6 +135,19 @@ def _raw(field: str) -> _Reader:
     return read
 
 
+def _hexadecimal(field: str, digits: int) -> _Reader:
+    def read(options: Options, name: str, value: bytes) -> None:
+        text = value.decode("latin-1").lower()
+        if len(text) != digits or not set(text) <= _HEX_DIGITS or not text.strip("0"):
+            raise _bad(name, value, f"{digits} hexadecimal digits, not all zero")
+        setattr(options, field, text)
+
+    return read
+
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
 def _whole(field: str, most: int) -> _Reader:
     def read(options: Options, name: str, value: bytes) -> None:
         if not value.isdigit() or len(value) > 12 or int(value) > most:
@@ -250,6 +263,6 @@ _READERS: Final[dict[bytes, _Reader]] = {
     b"cf-aig-byok-alias": _text("byok_alias"),
     b"cf-aig-session-id": _text("session_id"),
     b"cf-aig-gateway-id": _text("gateway_id"),
-    b"cf-aig-otel-trace-id": _text("trace_id"),
-    b"cf-aig-otel-parent-span-id": _text("parent_span_id"),
+    b"cf-aig-otel-trace-id": _hexadecimal("trace_id", 32),
+    b"cf-aig-otel-parent-span-id": _hexadecimal("parent_span_id", 16),
 }

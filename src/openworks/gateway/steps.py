@@ -174,13 +174,20 @@ def _read_item(item: _Item, where: str, options: Options) -> UniversalItem:
     take_our_secret(None, headers, shown and bearer(shown))  # none of ours goes out
     if not any(name == b"content-type" for name, _ in headers):
         headers.append(JSON_HEADER)
+    config = config_options(item.config, f"{where}.config")
+    if not endpoint:
+        raise InvalidRequestError(
+            f"{where}.endpoint must be the provider's path, such as chat/completions; it is "
+            "missing.",
+            param=f"{where}.endpoint",
+        )
     return UniversalItem(
         provider=item.provider,
         endpoint=endpoint,
         query=query.encode(),
         headers=headers,
         body=bytes(item.query),
-        options=config_options(item.config, f"{where}.config").over(options),
+        options=config.over(options),
         brought_credential=any(name in AUTH_HEADERS for name, _ in headers),
     )
 

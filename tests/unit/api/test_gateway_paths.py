@@ -70,3 +70,13 @@ def test_labels_for_metrics_are_a_closed_set(provider: str) -> None:
     tail = found.route.removeprefix("/gateway/v1/{account}/{gateway}")
     assert tail == "" or tail[1:] in known
     assert found.provider == provider
+
+
+@pytest.mark.parametrize(
+    ("provider", "label"),
+    [("groq", "/groq"), ("custom-mine", "/custom"), ("nobody", ""), ("compat", "/compat")],
+)
+def test_routes_label_is_of_a_closed_set(provider: str, label: str) -> None:
+    found = read(f"/gateway/v1/acme/gw/{provider}/chat/completions")
+    assert found is not None
+    assert found.route == "/gateway/v1/{account}/{gateway}" + label

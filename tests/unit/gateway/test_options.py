@@ -70,6 +70,9 @@ def test_header_is_read(name: str, value: str, field: str, expected: object) -> 
         ("cf-aig-custom-cost", '{"total_cost": 1, "per_token_in": 1}'),
         ("cf-aig-custom-cost", '{"per_token": 1}'),
         ("cf-aig-event-id", "x" * 1025),
+        ("cf-aig-otel-trace-id", "zz"),
+        ("cf-aig-otel-trace-id", "0" * 32),
+        ("cf-aig-otel-parent-span-id", "a" * 17),
     ],
 )
 def test_header_without_sense_is_named(name: str, value: str) -> None:

@@ -105,9 +105,15 @@ def test_malformed_steps_are_a_typed_error(body: bytes) -> None:
         steps_of(body)
 
 
+def test_step_without_an_endpoint_is_named_with_its_place() -> None:
+    with pytest.raises(InvalidRequestError, match=r"\[1\]\.endpoint") as caught:
+        steps_of([STEP, {"provider": "openai"}])
+    assert caught.value.param == "[1].endpoint"
+
+
 def test_unknown_provider_is_named() -> None:
     with pytest.raises(NotFoundError, match="'nobody'"):
-        steps_of({"provider": "nobody"})
+        steps_of({**STEP, "provider": "nobody"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from openworks.api.cloudflare.frame import actor_of, body_of, gateway_id_of, ok,
 from openworks.api.cloudflare.log_queries import log_query
 from openworks.api.cloudflare.paging import flag, page_of, whole_number
 from openworks.api.context import Context
-from openworks.core.errors import StorageError
+from openworks.core.errors import NotFoundError, StorageError
 from openworks.core.ids import RequestId
 from openworks.core.json import JsonObject
 from openworks.ports.calls import CallBodies
@@ -86,18 +86,31 @@ async def delete(context: Context) -> Answer:
 async def retrieve_request(context: Context) -> Answer:
     """Return what a caller sent, as it was sent."""
     bodies = await _bodies(context)
-    return _raw(bodies.request, bodies.request_type)
+    return _raw(_kept(bodies.request, context), bodies.request_type)
 
 
 async def retrieve_response(context: Context) -> Answer:
     """Return what the caller got, as it was sent."""
     bodies = await _bodies(context)
-    return _raw(bodies.response, bodies.response_type)
+    return _raw(_kept(bodies.response, context), bodies.response_type)
 
 
 async def _bodies(context: Context) -> CallBodies:
     actor = await actor_of(context)
     return await context.services.logs.bodies(actor, gateway_id_of(context), _log_id(context))
+
+
+def _kept(data: bytes, context: Context) -> bytes:
+    """Return one side of a call.
+
+    Raises:
+        NotFoundError: The call ended before there was one that may be kept.
+    """
+    if not data:
+        raise NotFoundError(
+            f"Of log {_log_id(context)[:80]!r} this side was not kept.", code="payload_not_kept"
+        )
+    return data
 
 
 def _raw(data: bytes, content_type: str) -> Response:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from openworks.gateway.messages import GatewayRequest
+from openworks.gateway.providers.registry import CUSTOM_PREFIX, Providers
 from openworks.ports.upstream import Headers
 
 PREFIX: Final = "/gateway/v1/"
@@ -50,8 +51,11 @@ def _place(target: bytes) -> tuple[str, str, str, str, bytes, str] | None:
         return None
     provider = parts[2] if len(parts) > 2 else ""
     # A closed set, for metrics: a provider that nobody knows makes no label of its own.
-    route = f"{_ROUTE}/{provider}" if provider in _LABELS else _ROUTE
+    label = "custom" if provider.startswith(CUSTOM_PREFIX) else provider
+    route = f"{_ROUTE}/{label}" if label in _labels() else _ROUTE
     return parts[0], parts[1], provider, parts[3] if len(parts) > 3 else "", query, route
 
 
-_LABELS: Final = frozenset({"compat", "run", "openai", "anthropic", "workers-ai"})
+@lru_cache(maxsize=1)
+def _labels() -> frozenset[str]:
+    return frozenset({"compat", "run", "custom", *Providers().slugs()})
