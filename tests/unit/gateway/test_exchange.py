@@ -581,7 +581,8 @@ async def test_keys_of_universal_steps_are_not_logged(world: World) -> None:
 
 
 async def test_keys_of_malformed_universal_steps_are_not_logged(world: World) -> None:
-    step = {"provider": "nobody", "headers": {"Authorization": "Bearer sk-theirs"}, "query": CHAT}
+    headers = {"Authorization": "Bearer sk-theirs"}
+    step = {"provider": "nobody", "endpoint": "x", "headers": headers, "query": CHAT}
     answer = await world.call([step], path="")
     assert answer.status == 404
     (bodies,) = world.recorder.bodies
