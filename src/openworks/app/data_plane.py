@@ -14,9 +14,9 @@ from openworks.core.errors import AppError
 from openworks.gateway.attempts import Asker
 from openworks.gateway.caching.flights import SingleFlight
 from openworks.gateway.caching.semantic import SemanticCache
-from openworks.gateway.exchange import Parts
 from openworks.gateway.guard.chat_moderator import ChatModerator
 from openworks.gateway.http.choice import open_transport
+from openworks.gateway.parts import Parts
 from openworks.gateway.plane import DataPlane
 from openworks.gateway.policy import Policies
 from openworks.gateway.providers.google_tokens import GoogleTokens

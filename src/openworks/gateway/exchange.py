@@ -5,35 +5,33 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
-from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from openworks.core.clock import Clock
 from openworks.core.errors import (
     AppError,
     AuthenticationError,
     ClientClosedRequestError,
-    InvalidRequestError,
     PermissionDeniedError,
     ProviderError,
-    ProviderTimeoutError,
     RateLimitError,
 )
 from openworks.core.ids import RequestId
-from openworks.gateway.attempts import Asker, Reply
-from openworks.gateway.caching.flights import Lead, SingleFlight
+from openworks.gateway.attempts import Reply
+from openworks.gateway.caching.flights import Lead
 from openworks.gateway.caching.keys import cache_key
 from openworks.gateway.caching.plan import CachePlan, may_store, plan, stored_headers
 from openworks.gateway.caching.questions import question_of, question_scope
-from openworks.gateway.caching.semantic import Likeness, SemanticCache
+from openworks.gateway.caching.semantic import Likeness
 from openworks.gateway.compat.base import StreamTranslator
+from openworks.gateway.endings import as_app_error, ending_of, header_safe, type_of
 from openworks.gateway.gate import passed, refused
 from openworks.gateway.messages import JSON_HEADER, GatewayAnswer, GatewayRequest
 from openworks.gateway.options import Options, returned_headers, without_limits
+from openworks.gateway.parts import Parts
 from openworks.gateway.plans import Plan, make_plan, rate_claim
 from openworks.gateway.policy import Policy, RunningRoute
 from openworks.gateway.providers.base import AUTH_HEADERS, Credential
@@ -44,21 +42,19 @@ from openworks.gateway.providers.usage import usage_of
 from openworks.gateway.relay import Filter, Judge, StreamEnd, relay, replayed
 from openworks.gateway.routing.walk import RateStep
 from openworks.gateway.screen import Screened
+from openworks.gateway.step_rules import check_nameless, may_cache, take_brought
 from openworks.gateway.steps import Step, read_object
-from openworks.ports.answers_cache import AnswerCache, CachedAnswer
+from openworks.ports.answers_cache import CachedAnswer
 from openworks.ports.calls import (
     LOCAL_PROVIDER,
     CallBodies,
     CallRecord,
-    Outcome,
     Principal,
     Usage,
 )
-from openworks.ports.catalog import Price
 from openworks.ports.gateways import RetryPolicy
-from openworks.ports.limits import Admission, Claim, Limiter, Refusal
-from openworks.ports.recorder import Recorder
-from openworks.ports.upstream import Headers, Timeouts, Transport, UpstreamError
+from openworks.ports.limits import Admission, Claim, Refusal
+from openworks.ports.upstream import Headers, Timeouts, Transport
 from openworks.wire.cloudflare.gateway_errors import gateway_error_body
 
 _DEFAULT_COMPLETION_TOKENS: Final = 1024
@@ -68,39 +64,6 @@ _NO_HEADERS: Final[Headers] = []
 _EVENT_STREAM: Final = (b"content-type", b"text/event-stream; charset=utf-8")
 _MISS: Final = (b"cf-aig-cache-status", b"MISS")
 _HIT: Final = (b"cf-aig-cache-status", b"HIT")
-
-
-class Prices(Protocol):
-    """What models cost."""
-
-    def price(self, provider: str, model: str) -> Price | None:
-        """Return a model's price; None when nobody knows it."""
-        ...
-
-
-class LocalModels(Protocol):
-    """This server's own models, as one more provider."""
-
-    def transport(self, principal: Principal) -> Transport:
-        """Return a transport that answers itself, for what one caller may use."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What exchanges share; one for the process."""
-
-    asker: Asker
-    limiter: Limiter
-    cache: AnswerCache
-    semantic: SemanticCache | None = None
-    flights: SingleFlight
-    prices: Prices
-    local: LocalModels
-    recorders: Sequence[Recorder]
-    timeouts: Timeouts
-    clock: Clock
-    rng: Random
 
 
 class Exchange:
@@ -230,7 +193,7 @@ class Exchange:
             return
         model, slug = step.peek.model, step.provider.slug
         if not model:
-            _check_nameless(step)
+            check_nameless(step)
         elif not allowed & {model, f"{slug}/{model}", f"{slug}/*"}:
             raise PermissionDeniedError(
                 f"This key may not use the model {slug}/{model:.200}.",
@@ -269,7 +232,7 @@ class Exchange:
 
     def _look_in_cache(self, step: Step) -> GatewayAnswer | None:
         options = step.options
-        if not _may_cache(step):
+        if not may_cache(step):
             return None
         self._cache = use = plan(
             self._policy.gateway,
@@ -348,7 +311,7 @@ class Exchange:
         headers = [*found.headers, _HIT, *self._own_headers()]
         if self._step is not None and self._step.is_routed:
             headers.append((b"cf-aig-provider", found.provider.encode()))
-            headers.append((b"cf-aig-model", _header_safe(found.model)))
+            headers.append((b"cf-aig-model", header_safe(found.model)))
         if self._likeness is not None and self._likeness.answer is found:
             headers.append((b"cf-aig-cache-similarity", b"%.4f" % self._likeness.similarity))
         self._finish(None, status=found.status, hit=found, headers=headers)
@@ -376,7 +339,7 @@ class Exchange:
                 return self._hit(alike)
         reply = await self._ask(step)
         if reply.error is not None:
-            raise _as_app_error(reply.error)
+            raise as_app_error(reply.error)
         screen = self._policy.screen
         if screen is not None and reply.status < 400:
             is_read = reply.chunks is None or reply.reader is not None
@@ -508,7 +471,7 @@ class Exchange:
             return () if brought is None else (brought,)
         found = self._policy.credentials(step.provider, alias)
         if byok_only and not found:
-            _take_brought(step)
+            take_brought(step)
         return found
 
     def _local_transport(self, step: Step, credentials: Sequence[Credential]) -> Transport | None:
@@ -736,7 +699,7 @@ class Exchange:
         ]
         event_id = self._told().event_id
         if event_id is not None:
-            headers.append((b"cf-aig-event-id", _header_safe(event_id)))
+            headers.append((b"cf-aig-event-id", header_safe(event_id)))
         if self._admission is not None:
             headers += self._admission.remaining
         return headers
@@ -748,7 +711,7 @@ class Exchange:
         step = self._step
         if step is not None and step.is_routed:
             headers.append((b"cf-aig-provider", step.provider.slug.encode()))
-            headers.append((b"cf-aig-model", _header_safe(step.peek.model)))
+            headers.append((b"cf-aig-model", header_safe(step.peek.model)))
         if self._screened is not None:
             headers.extend(self._screened.headers)
         return headers
@@ -798,8 +761,8 @@ class Exchange:
             bodies = CallBodies(
                 request=self._logged_request(),
                 response=hit.body if hit is not None else response,
-                request_type=_type_of(self._forward),
-                response_type=_type_of(hit.headers if hit is not None else headers),
+                request_type=type_of(self._forward),
+                response_type=type_of(hit.headers if hit is not None else headers),
                 is_partial=is_partial,
             )
         logs = self._policy.logs(collect=self._told().collect_log)
@@ -810,7 +773,7 @@ class Exchange:
         self, error: BaseException | None, status: int, hit: bool, usage: Usage, cost_usd: float
     ) -> CallRecord:
         request, options, step = self._request, self._told(), self._step
-        outcome, status, code = _ending(error, status)
+        outcome, status, code = ending_of(error, status)
         started_s, first_s = self._started_s, self._first_s
         return CallRecord(
             id=self.id,
@@ -846,77 +809,3 @@ class Exchange:
 
 
 _NO_METADATA: Final[dict[str, str | int | float | bool]] = {}
-
-
-def _ending(error: BaseException | None, status: int) -> tuple[Outcome, int, str | None]:
-    match error:
-        case None if status < 400:
-            return "ok", status, None
-        case None:
-            return "error", status, "provider_status"
-        case AppError():
-            return "error", error.status, error.code
-        case GeneratorExit() | asyncio.CancelledError():
-            closed = ClientClosedRequestError
-            return "client_closed", closed.status, closed.default_code
-        case _:
-            return "error", 500, "internal_error"
-
-
-def _take_brought(step: Step) -> None:
-    """Take the caller's own credential out of a step that must do without.
-
-    Raises:
-        InvalidRequestError: The provider cannot be asked without one.
-    """
-    slug = step.provider.slug
-    if slug != LOCAL_PROVIDER and not slug.startswith(CUSTOM_PREFIX):
-        raise InvalidRequestError(
-            f"This gateway sends only stored credentials, and none is stored for {slug}.",
-            code="unknown_byok_alias",
-        )
-    step.headers = [header for header in step.headers if header[0] not in AUTH_HEADERS]
-    step.brought_credential = False
-
-
-def _check_nameless(step: Step) -> None:
-    """Return if a request that names no model can do without: a look, or an upload.
-
-    Raises:
-        PermissionDeniedError: Its provider might find a model in it, or choose one.
-    """
-    body = step.body
-    if step.method != b"POST" or not body or (body[:2] == b"--" and b"model" not in body):
-        return
-    raise PermissionDeniedError(
-        "This key may use only some models, and this request does not say which one it is for.",
-        code="model_not_allowed",
-        param="model",
-    )
-
-
-def _may_cache(step: Step) -> bool:
-    """Whether an answer can stand for the next one: not where asking has an effect, or is a look
-    at something that changes; without a model only if the caller asks for it."""
-    options = step.options
-    asked = options.cache_ttl_s is not None or options.cache_key is not None
-    return step.method == b"POST" and (bool(step.peek.model) or asked)
-
-
-def _as_app_error(error: UpstreamError) -> AppError:
-    """Return what the caller is told of a provider that gave no answer."""
-    if error.kind == "timeout":
-        return ProviderTimeoutError(error.message)
-    return error
-
-
-def _type_of(headers: Headers) -> str:
-    for name, value in headers:
-        if name == b"content-type":
-            return value.decode("latin-1")
-    return "application/json"
-
-
-def _header_safe(text: str) -> bytes:
-    """Write a name that came in a body as a header's value."""
-    return "".join(char if char.isprintable() and char.isascii() else "?" for char in text).encode()

@@ -13,9 +13,10 @@ from openworks.core.errors import (
     PermissionDeniedError,
 )
 from openworks.core.ids import AccountId, RequestId
-from openworks.gateway.exchange import Exchange, Parts
+from openworks.gateway.exchange import Exchange
 from openworks.gateway.messages import JSON_HEADER, GatewayAnswer, GatewayRequest
 from openworks.gateway.options import Options, split_headers
+from openworks.gateway.parts import Parts
 from openworks.gateway.policy import Policies, Policy
 from openworks.gateway.secrets import take_our_secret
 from openworks.ports.calls import Principal

@@ -14,8 +14,9 @@ from openworks.gateway.attempts import Asker
 from openworks.gateway.caching.flights import SingleFlight
 from openworks.gateway.caching.memory import MemoryAnswerCache
 from openworks.gateway.caching.semantic import SemanticCache
-from openworks.gateway.exchange import Exchange, Parts
+from openworks.gateway.exchange import Exchange
 from openworks.gateway.messages import GatewayAnswer, GatewayRequest
+from openworks.gateway.parts import Parts
 from openworks.gateway.plane import DataPlane, Opening
 from openworks.gateway.policy import Policies
 from openworks.gateway.providers.base import Credential as ReadCredential
