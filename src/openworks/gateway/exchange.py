@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from math import ceil
@@ -21,11 +20,8 @@ from openworks.core.errors import (
 )
 from openworks.core.ids import RequestId
 from openworks.gateway.attempts import Reply
-from openworks.gateway.caching.flights import Lead
-from openworks.gateway.caching.keys import cache_key
-from openworks.gateway.caching.plan import CachePlan, may_store, plan, stored_headers
-from openworks.gateway.caching.questions import question_of, question_scope
-from openworks.gateway.caching.semantic import Likeness
+from openworks.gateway.cache_use import CacheUse
+from openworks.gateway.caching.plan import may_store, plan, stored_headers
 from openworks.gateway.compat.base import StreamTranslator
 from openworks.gateway.endings import as_app_error, ending_of, header_safe, type_of
 from openworks.gateway.gate import passed, refused
@@ -34,7 +30,7 @@ from openworks.gateway.options import Options, returned_headers, without_limits
 from openworks.gateway.parts import Parts
 from openworks.gateway.plans import Plan, make_plan, rate_claim
 from openworks.gateway.policy import Policy, RunningRoute
-from openworks.gateway.providers.base import AUTH_HEADERS, Credential
+from openworks.gateway.providers.base import Credential
 from openworks.gateway.providers.credentials import caller_credential
 from openworks.gateway.providers.prices import cost_usd, estimate_tokens
 from openworks.gateway.providers.registry import CUSTOM_PREFIX
@@ -43,7 +39,7 @@ from openworks.gateway.relay import Filter, Judge, StreamEnd, relay, replayed
 from openworks.gateway.routing.walk import RateStep
 from openworks.gateway.screen import Screened
 from openworks.gateway.step_rules import check_nameless, may_cache, take_brought
-from openworks.gateway.steps import Step, read_object
+from openworks.gateway.steps import Step
 from openworks.ports.answers_cache import CachedAnswer
 from openworks.ports.calls import (
     LOCAL_PROVIDER,
@@ -70,9 +66,9 @@ class Exchange:
     """One call: `begin`, then `run` if that gave no answer, or `abandon` if `run` never began."""
 
     __slots__ = (
-        "_admission", "_attempts", "_brought", "_cache", "_cache_key",
+        "_admission", "_attempts", "_brought", "_cache",
         "_created_at_s", "_deployment", "_done", "_first_s", "_forward", "_is_anonymous",
-        "_is_estimated", "_lead", "_likeness",
+        "_is_estimated",
         "_options", "_parts", "_plan", "_policy", "_principal", "_request", "_route_admissions",
         "_screened", "_started_s", "_step", "_step_index", "_used", "_waiting", "id",
     )  # fmt: skip
@@ -106,10 +102,7 @@ class Exchange:
         self._step: Step | None = None
         self._step_index = 0
         self._attempts = 0
-        self._cache: CachePlan | None = None
-        self._cache_key: bytes | None = None
-        self._lead: Lead | None = None
-        self._likeness: Likeness | None = None
+        self._cache: CacheUse | None = None
         self._admission: Admission | None = None
         self._waiting: Awaitable[Admission | Refusal] | None = None
         self._route_admissions: list[Admission] = []
@@ -234,77 +227,26 @@ class Exchange:
         options = step.options
         if not may_cache(step):
             return None
-        self._cache = use = plan(
+        wanted = plan(
             self._policy.gateway,
             ttl_s=options.cache_ttl_s,
             skip=options.skip_cache,
             custom_key=options.cache_key,
         )
-        if use is None:
+        if wanted is None:
             return None
-        self._cache_key = key = self._key_of(step, use)
-        found = self._parts.cache.get(key)
+        self._cache = CacheUse(
+            wanted,
+            self._parts,
+            self._policy,
+            self._principal,
+            self._request,
+            self._forward,
+            step,
+            is_anonymous=self._is_anonymous,
+        )
+        found = self._cache.look()
         return None if found is None else self._hit(found)
-
-    def _key_of(self, step: Step, use: CachePlan) -> bytes:
-        request, policy = self._request, self._policy
-        return cache_key(
-            account=policy.gateway.account_id,
-            gateway=policy.gateway.id,
-            epoch=policy.cache_epoch,
-            provider=self._cache_place(step),
-            target=request.endpoint.encode() + b"?" + request.query,
-            credential=self._credential_digest(step),
-            headers=self._forward,
-            body=request.body,
-            stream=step.peek.stream,
-            custom_key=use.custom_key,
-        )
-
-    def _credential_digest(self, step: Step) -> bytes:
-        policy = self._policy
-        stored = b"-"  # strangers share nothing with those who have a key
-        if not self._is_anonymous:
-            stored = b"".join(
-                credential.digest.encode()
-                for credential in policy.credentials(step.provider, step.options.byok_alias)
-            )
-        brought = b"".join(value for name, value in step.headers if name in AUTH_HEADERS)
-        return hashlib.sha256(brought + b"\0" + stored).digest()
-
-    def _cache_place(self, step: Step) -> str:
-        place = self._request.provider
-        if step.is_routed:  # metadata may have chosen the model, and stands nowhere else in the key
-            place = f"{place}/{step.provider.slug}/{step.peek.model}"
-        allowed = self._principal.allowed_models
-        if allowed is not None and (not place or step.provider.slug == LOCAL_PROVIDER):
-            # Nobody looked yet whether this key may use the model that answered another one.
-            place = f"{place}?{sorted(allowed)}"
-        return place
-
-    async def _look_for_alike(self, step: Step) -> CachedAnswer | None:
-        """Return the answer to a question that means the same, where the gateway wants that."""
-        use, semantic, policy = self._cache, self._parts.semantic, self._policy
-        if semantic is None or use is None or use.semantic_threshold is None:
-            return None
-        request = self._request
-        if request.body.lstrip()[:1] != b"{":
-            return None  # an upload, or an array of steps
-        target = request.endpoint.encode()
-        question = question_of(target, read_object(request.body))
-        if question is None:
-            return None
-        scope = question_scope(
-            question,
-            account=policy.gateway.account_id,
-            gateway=policy.gateway.id,
-            epoch=policy.cache_epoch,
-            provider=self._cache_place(step),
-            target=target,
-            credential=self._credential_digest(step),
-        )
-        self._likeness = await semantic.look(scope, question.text, threshold=use.semantic_threshold)
-        return self._likeness.answer
 
     def _hit(self, found: CachedAnswer) -> GatewayAnswer:
         self._first_s = self._parts.clock.monotonic_s()
@@ -312,8 +254,9 @@ class Exchange:
         if self._step is not None and self._step.is_routed:
             headers.append((b"cf-aig-provider", found.provider.encode()))
             headers.append((b"cf-aig-model", header_safe(found.model)))
-        if self._likeness is not None and self._likeness.answer is found:
-            headers.append((b"cf-aig-cache-similarity", b"%.4f" % self._likeness.similarity))
+        similarity = None if self._cache is None else self._cache.similarity_of(found)
+        if similarity is not None:
+            headers.append((b"cf-aig-cache-similarity", b"%.4f" % similarity))
         self._finish(None, status=found.status, hit=found, headers=headers)
         if not found.stream:
             return GatewayAnswer(status=found.status, headers=headers, body=found.body)
@@ -322,21 +265,10 @@ class Exchange:
     # Asking.
 
     async def _answered(self, step: Step) -> GatewayAnswer:
-        key = self._cache_key
-        if key is not None:
-            flights = self._parts.flights
-            led = flights.lead(key) or await flights.wait(key)
-            if isinstance(led, CachedAnswer):
-                return self._hit(led)
-            self._lead = led
-            found = await self._parts.cache.fetch(key)
+        if self._cache is not None:
+            found = await self._cache.wait()
             if found is not None:
-                if led is not None:
-                    led.finish(found)
                 return self._hit(found)
-            alike = await self._look_for_alike(step)
-            if alike is not None:
-                return self._hit(alike)
         reply = await self._ask(step)
         if reply.error is not None:
             raise as_app_error(reply.error)
@@ -627,7 +559,6 @@ class Exchange:
         self, status: int, headers: Headers, body: bytes, usage: Usage | None, *, stream: bool
     ) -> None:
         assert self._cache is not None
-        assert self._cache_key is not None
         assert self._step is not None
         answer = CachedAnswer(
             status=status,
@@ -640,11 +571,7 @@ class Exchange:
             model=self._step.peek.model,
             stored_at_s=self._parts.clock.now_s(),
         )
-        self._parts.cache.put(self._cache_key, answer, ttl_s=self._cache.ttl_s)
-        if self._likeness is not None and self._parts.semantic is not None:
-            self._parts.semantic.put(self._likeness, answer, ttl_s=self._cache.ttl_s)
-        if self._lead is not None:
-            self._lead.finish(answer)
+        self._cache.store(answer)
 
     def _cost_usd(self, step: Step, usage: Usage) -> float:
         custom = step.options.custom_cost
@@ -740,11 +667,8 @@ class Exchange:
         if self._done:
             return
         self._done = True
-        if self._lead is not None:
-            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-                self._lead.leave()
-            else:
-                self._lead.fail()  # does nothing after `finish`
+        if self._cache is not None:
+            self._cache.end(left=isinstance(error, (asyncio.CancelledError, GeneratorExit)))
         counted = usage or _NO_USAGE
         is_good = hit is None and status < 400 and (error is None or usage is not None)
         cost = self._spent_usd(usage, is_good=is_good)
