@@ -20,6 +20,7 @@ from openworks.core.errors import (
 )
 from openworks.core.ids import RequestId
 from openworks.gateway.attempts import Reply
+from openworks.gateway.bill import Bill
 from openworks.gateway.cache_use import CacheUse
 from openworks.gateway.caching.plan import may_store, plan, stored_headers
 from openworks.gateway.compat.base import StreamTranslator
@@ -32,7 +33,7 @@ from openworks.gateway.plans import Plan, make_plan, rate_claim
 from openworks.gateway.policy import Policy, RunningRoute
 from openworks.gateway.providers.base import Credential
 from openworks.gateway.providers.credentials import caller_credential
-from openworks.gateway.providers.prices import cost_usd, estimate_tokens
+from openworks.gateway.providers.prices import estimate_tokens
 from openworks.gateway.providers.registry import CUSTOM_PREFIX
 from openworks.gateway.providers.usage import usage_of
 from openworks.gateway.relay import Filter, Judge, StreamEnd, relay, replayed
@@ -49,12 +50,10 @@ from openworks.ports.calls import (
     Usage,
 )
 from openworks.ports.gateways import RetryPolicy
-from openworks.ports.limits import Admission, Claim, Refusal
+from openworks.ports.limits import Admission, Refusal
 from openworks.ports.upstream import Headers, Timeouts, Transport
 from openworks.wire.cloudflare.gateway_errors import gateway_error_body
 
-_DEFAULT_COMPLETION_TOKENS: Final = 1024
-"""What a budget sets aside for an answer of a length that the caller left open."""
 _NO_USAGE: Final = Usage()
 _NO_HEADERS: Final[Headers] = []
 _EVENT_STREAM: Final = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -66,11 +65,10 @@ class Exchange:
     """One call: `begin`, then `run` if that gave no answer, or `abandon` if `run` never began."""
 
     __slots__ = (
-        "_admission", "_attempts", "_brought", "_cache",
-        "_created_at_s", "_deployment", "_done", "_first_s", "_forward", "_is_anonymous",
-        "_is_estimated",
-        "_options", "_parts", "_plan", "_policy", "_principal", "_request", "_route_admissions",
-        "_screened", "_started_s", "_step", "_step_index", "_used", "_waiting", "id",
+        "_admission", "_attempts", "_bill", "_brought", "_cache", "_created_at_s", "_deployment",
+        "_done", "_first_s", "_forward", "_is_anonymous", "_is_estimated", "_options", "_parts",
+        "_plan", "_policy", "_principal", "_request", "_route_admissions", "_screened",
+"_started_s", "_step", "_step_index", "_used", "_waiting", "id",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +91,7 @@ class Exchange:
         self._forward = forward
         self._principal = principal
         self._policy = policy
+        self._bill = Bill(parts.prices, policy, principal)
         self._brought = brought_credential
         self._is_anonymous = is_anonymous
         self._created_at_s = parts.clock.now_s()
@@ -197,31 +196,11 @@ class Exchange:
     def _admit(self, step: Step) -> None:
         """Pass the limits, or begin to wait for them."""
         if self._policy.has_limits:
-            decided = self._parts.limiter.admit(self._claim(step))
+            decided = self._parts.limiter.admit(self._bill.claim(step))
             if isinstance(decided, Awaitable):
                 self._waiting = decided
             else:
                 self._admission = passed(decided)
-
-    def _claim(self, step: Step) -> Claim:
-        peek, options = step.peek, step.options
-        if not step.counts_tokens or "mbed" in step.endpoint.rpartition("/")[2]:
-            most = 0  # `embeddings`, `embed`, `batchEmbedContents`: nothing is written
-        elif peek.max_tokens is None:
-            most = _DEFAULT_COMPLETION_TOKENS
-        else:
-            most = max(peek.max_tokens, 0)  # less would make room for others
-        usage = Usage(prompt_tokens=estimate_tokens(peek.prompt_bytes), completion_tokens=most)
-        return Claim(
-            gateway=self._policy.gateway,
-            account_id=self._policy.gateway.account_id,
-            key_id=self._principal.key_id,
-            provider=step.provider.slug,
-            model=peek.model,
-            metadata=options.metadata or {},
-            tokens=usage.prompt_tokens + usage.completion_tokens,
-            cost_usd=self._cost_usd(step, usage),
-        )
 
     def _look_in_cache(self, step: Step) -> GatewayAnswer | None:
         options = step.options
@@ -335,7 +314,9 @@ class Exchange:
             limited = self._policy.credential_limits.get(credential.digest)
             if limited is None:
                 return (credential,)
-            claim = msgspec.structs.replace(self._bare_claim(), gateway=limited)
+            claim = msgspec.structs.replace(
+                self._bill.bare_claim(self._step, self._options.metadata), gateway=limited
+            )
             decided = self._parts.limiter.admit(claim)
             if isinstance(decided, Awaitable):
                 decided = await decided
@@ -348,27 +329,15 @@ class Exchange:
         return None
 
     async def _passes_rate(self, at: RateStep, running: RunningRoute) -> bool:
-        decided = self._parts.limiter.admit(rate_claim(at, running, self._bare_claim()))
+        decided = self._parts.limiter.admit(
+            rate_claim(at, running, self._bill.bare_claim(self._step, self._options.metadata))
+        )
         if isinstance(decided, Awaitable):
             decided = await decided
         if isinstance(decided, Refusal):
             return False
         self._route_admissions.append(decided)
         return True
-
-    def _bare_claim(self) -> Claim:
-        """Return a claim of one request, without tokens or money."""
-        step = self._step
-        return Claim(
-            gateway=self._policy.gateway,
-            account_id=self._policy.gateway.account_id,
-            key_id=self._principal.key_id,
-            provider="" if step is None else step.provider.slug,
-            model="" if step is None else step.peek.model,
-            metadata=self._options.metadata or {},
-            tokens=0,
-            cost_usd=0.0,
-        )
 
     async def _screen_prompt(self, step: Step) -> None:
         screen = self._policy.screen
@@ -566,34 +535,12 @@ class Exchange:
             body=body,
             stream=stream,
             usage=usage or _NO_USAGE,
-            cost_usd=self._cost_usd(self._step, usage or _NO_USAGE),
+            cost_usd=self._bill.cost_usd(self._step, usage or _NO_USAGE),
             provider=self._step.provider.slug,
             model=self._step.peek.model,
             stored_at_s=self._parts.clock.now_s(),
         )
         self._cache.store(answer)
-
-    def _cost_usd(self, step: Step, usage: Usage) -> float:
-        custom = step.options.custom_cost
-        if custom is not None:
-            if custom.total_usd is not None:
-                return custom.total_usd
-            return (
-                usage.prompt_tokens * custom.per_token_in
-                + usage.completion_tokens * custom.per_token_out
-            )
-        price = self._parts.prices.price(step.provider.slug, step.peek.model)
-        return 0.0 if price is None else cost_usd(price, usage)
-
-    def _spent_usd(self, usage: Usage | None, *, is_good: bool) -> float:
-        """Return what the call costs, now that it is over."""
-        step = self._step
-        if step is None:
-            return 0.0
-        custom = step.options.custom_cost
-        if custom is not None and custom.total_usd is not None:
-            return custom.total_usd if is_good else 0.0
-        return 0.0 if usage is None else self._cost_usd(step, usage)
 
     def _told(self) -> Options:
         """Return what the caller says of the call: by the step's config, else by headers."""
@@ -671,7 +618,7 @@ class Exchange:
             self._cache.end(left=isinstance(error, (asyncio.CancelledError, GeneratorExit)))
         counted = usage or _NO_USAGE
         is_good = hit is None and status < 400 and (error is None or usage is not None)
-        cost = self._spent_usd(usage, is_good=is_good)
+        cost = self._bill.spent_usd(self._step, usage, is_good=is_good)
         if self._admission is not None:
             self._admission.settle(
                 tokens=counted.prompt_tokens + counted.completion_tokens, cost_usd=cost
