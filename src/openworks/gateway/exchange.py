@@ -68,7 +68,7 @@ class Exchange:
         "_admission", "_attempts", "_bill", "_brought", "_cache", "_created_at_s", "_deployment",
         "_done", "_first_s", "_forward", "_is_anonymous", "_is_estimated", "_options", "_parts",
         "_plan", "_policy", "_principal", "_request", "_route_admissions", "_screened",
-"_started_s", "_step", "_step_index", "_used", "_waiting", "id",
+        "_started_s", "_step", "_step_index", "_used", "_waiting", "id",
     )  # fmt: skip
 
     def __init__(
