@@ -73,3 +73,11 @@ def test_unknown_gateway_is_told_as_such(front: Front) -> None:
     answer = front.get("/gateway/v1/default/nowhere/compat/models")
     assert answer.status_code == 400
     assert answer.json()["error"][0]["code"] == 2001
+
+
+def test_stranger_makes_no_gateway_in_an_account_of_their_own_choice(front: Front) -> None:
+    answer = front.http.get(f"{front.url}/gateway/v1/made-up/default/compat/models")
+    assert answer.status_code == 401
+    gateways = front.get("/client/v4/accounts/made-up/ai-gateway/gateways")
+    assert gateways.status_code == 200
+    assert gateways.json()["result"] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 from random import Random
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from openworks.core.errors import (
     AppError,
@@ -47,6 +47,15 @@ class Callers(Protocol):
             AuthenticationError: Nobody.
         """
         ...
+
+
+class Found(NamedTuple):
+    """Who asks which gateway."""
+
+    principal: Principal
+    snapshot: GatewaySnapshot
+    is_anonymous: bool = False
+    """Whether the gateway let them in without a key: nothing of its account's is spent on them."""
 
 
 class DataPlane:
@@ -132,42 +141,53 @@ class DataPlane:
             InvalidRequestError: There is no such gateway.
             StorageError: The database is away.
         """
-        gateway = request.gateway
+        found = await self.find(request, secret)
+        return self.exchange(
+            request,
+            options,
+            forward,
+            found.principal,
+            found.snapshot,
+            brought,
+            is_anonymous=found.is_anonymous,
+        )
+
+    async def find(self, request: GatewayRequest, secret: str | None) -> Found:
+        """Ask the database who shows `secret`, and for the gateway of the path.
+
+        Raises:
+            AuthenticationError: Nobody knows the secret, or the gateway asks for one.
+            PermissionDeniedError: The path names another's account.
+            InvalidRequestError: There is no such gateway.
+            StorageError: The database is away.
+        """
         try:
             principal = await self._callers.authenticate(secret)
         except AuthenticationError:
             if secret is not None:
                 raise
-            return await self._open_without_key(request, options, forward, gateway, brought)
+            return await self._find_without_key(request)
         account = account_of(principal, request.account)
-        snapshot = await self._snapshots.snapshot(account, gateway)
+        snapshot = await self._snapshots.snapshot(account, request.gateway)
         if snapshot is None:
-            raise _no_gateway(gateway)
-        return self.exchange(request, options, forward, principal, snapshot, brought)
+            raise _no_gateway(request.gateway)
+        return Found(principal, snapshot)
 
-    async def _open_without_key(
-        self,
-        request: GatewayRequest,
-        options: Options,
-        forward: Headers,
-        gateway: str,
-        brought: bool,
-    ) -> Exchange:
+    async def _find_without_key(self, request: GatewayRequest) -> Found:
         """Let somebody pass who shows no key, where the gateway asks for none.
 
-        They bring a provider's credential of their own: nothing of the account's is spent on them.
+        They make no gateway, and bring a provider's credential of their own: nothing of the
+        account's is spent on them.
         """
         account = AccountId(request.account)
-        snapshot = await self._snapshots.existing(account, gateway)
+        snapshot = await self._snapshots.existing(account, request.gateway)
         if snapshot is None or snapshot.gateway.authentication:
             raise AuthenticationError(
                 "This gateway asks for a key: send it as cf-aig-authorization: Bearer YOUR_KEY.",
                 code="missing_api_key",
             )
         nobody = Principal(account_id=account, scopes=frozenset({"inference"}))
-        return self.exchange(
-            request, options, forward, nobody, snapshot, brought, is_anonymous=True
-        )
+        return Found(nobody, snapshot, is_anonymous=True)
 
     def policy_of(self, snapshot: GatewaySnapshot) -> Policy:
         """Return a gateway's policy, for calls that are no exchanges."""

@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openworks.api.context import Services
-from openworks.core.errors import (
-    AuthenticationError,
-    InvalidRequestError,
-    PermissionDeniedError,
-)
-from openworks.core.ids import AccountId
+from openworks.core.errors import PermissionDeniedError
 from openworks.gateway.messages import GatewayRequest
 from openworks.gateway.options import Options, split_headers
-from openworks.gateway.plane import account_of
 from openworks.gateway.policy import Policy
 from openworks.gateway.secrets import take_our_secret
 from openworks.ports.calls import Principal
@@ -41,38 +35,18 @@ async def open_gateway(services: Services, request: GatewayRequest) -> Opened:
         AuthenticationError: Nobody knows the secret, or the gateway asks for one.
         PermissionDeniedError: The path names another's account, or the key is not for calls.
         InvalidRequestError: There is no such gateway, or a `cf-aig-*` header has no sense.
+        StorageError: The database is away.
     """
     options, forward = split_headers(request.headers)
     secret, brought = take_our_secret(options.authorization, forward, services.keys.token)
-    is_anonymous = False
-    try:
-        principal = await services.keys.authenticate(secret)
-        account = account_of(principal, request.account)
-    except AuthenticationError:
-        if secret is not None:
-            raise
-        is_anonymous = True
-        account = AccountId(request.account)
-        principal = Principal(account_id=account, scopes=frozenset({"inference"}))
-    gateway = request.gateway
-    snapshot = await services.snapshots.snapshot(account, gateway)
-    if is_anonymous and (snapshot is None or snapshot.gateway.authentication):
-        raise AuthenticationError(
-            "This gateway asks for a key: send it as cf-aig-authorization: Bearer YOUR_KEY.",
-            code="missing_api_key",
-        )
-    if "inference" not in principal.scopes:
+    found = await services.plane.find(request, secret)
+    if "inference" not in found.principal.scopes:
         raise PermissionDeniedError("This key lacks the scope 'inference' that calls need.")
-    if snapshot is None:
-        raise InvalidRequestError(
-            f"Please configure AI Gateway: this account has no gateway {gateway!r:.80}.",
-            code="gateway_not_found",
-        )
     return Opened(
-        principal=principal,
-        policy=services.plane.policy_of(snapshot),
+        principal=found.principal,
+        policy=services.plane.policy_of(found.snapshot),
         options=options,
         forward=forward,
         brought_credential=brought,
-        is_anonymous=is_anonymous,
+        is_anonymous=found.is_anonymous,
     )
