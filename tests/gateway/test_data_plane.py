@@ -507,8 +507,7 @@ def test_a_large_answer_that_breaks_is_cut_so_that_the_caller_can_tell(
         Reply(
             headers=(("content-type", "audio/mpeg"),),
             chunks=[_BINARY] * 200,
-            cut_after_chunks=170,
-            reset=True,
+            cut_after_chunks=170,  # in order: a reset takes back what was not read yet
         )
     )
 
