@@ -38,6 +38,7 @@ PRESETS = {
     "tiny": Shape(layers=2, dim=64, ffn_dim=128, heads=4, kv_heads=2, vocab=512),
     "0.5b": Shape(layers=24, dim=1024, ffn_dim=4096, heads=16, kv_heads=4),
     "1.1b": Shape(layers=22, dim=2048, ffn_dim=5632, heads=32, kv_heads=4),
+    "8b": Shape(layers=32, dim=4096, ffn_dim=14_336, heads=32, kv_heads=8, vocab=128_256),
 }
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.random_model import PRESETS, write_random_llama
+from openworks.core.ids import AccountId
 from openworks.ports.catalog import Deployment, ModelEntry
+
+ACCOUNT = AccountId("acct-test")
 
 
 def random_model(path: Path, *, seed: int = 0) -> Path:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import httpx2
 from openai.pagination import SyncCursorPage, SyncPage
-from openai.types import Completion, CreateEmbeddingResponse, Model
+from openai.types import Completion, CreateEmbeddingResponse, Model, ModelDeleted
 from openai.types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -39,6 +39,10 @@ _OWN_FIELDS: Mapping[type[BaseModel], frozenset[str]] = {
             "license",
             "state",
             "memory_bytes",
+            "root",
+            "parent",
+            "fine_tuned_model",
+            "finetune_id",
         }
     ),
     # OpenAI sends these on every list; the SDK's page reads only the first two.
@@ -155,6 +159,8 @@ def kind_of(body: Any) -> type[BaseModel]:
     """Return the model that a document must fit."""
     if "error" in body:
         return ErrorBody
+    if body["object"] == "model" and "deleted" in body:
+        return ModelDeleted
     if body["object"] != "list":
         return _KINDS[body["object"]]
     if "results" in body:

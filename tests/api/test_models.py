@@ -21,6 +21,7 @@ from openworks.app.state import make_catalog, make_weights
 from openworks.core.ids import AccountId, RequestId
 from openworks.ports.calls import Principal
 from openworks.ports.engines import Residency
+from openworks.services.finetune_documents import Finetune
 from tests.api.asks import HELLO
 from tests.api.raw import ask
 from tests.api.weights import TestModels
@@ -145,6 +146,13 @@ class _CountingEngines:
         return []
 
 
+class _NoAdapters:
+    """Names without adapters."""
+
+    async def adapters(self, account: AccountId) -> list[Finetune]:
+        return []
+
+
 async def test_list_asks_once_what_is_loaded(models: TestModels, tmp_path: Path) -> None:
     settings = load_settings(
         flags={"models": [str(models.plain), str(models.talker)], "data_dir": tmp_path}
@@ -152,7 +160,9 @@ async def test_list_asks_once_what_is_loaded(models: TestModels, tmp_path: Path)
     weights = make_weights(settings)
     engines = _CountingEngines()
     catalog = await make_catalog(settings, weights, on_progress=lambda *_: None)
-    services = cast("Services", SimpleNamespace(catalog=catalog, engines=engines))
+    services = cast(
+        "Services", SimpleNamespace(catalog=catalog, engines=engines, deployments=_NoAdapters())
+    )
     context = Context(
         services=services,
         request=Request({"type": "http"}),

@@ -17,7 +17,7 @@ from openworks.core.json import JsonObject
 from openworks.engines.pool import EnginePool, EnginesConfig
 from openworks.ports.catalog import Deployment, ModelEntry
 from openworks.ports.text import ChatRequest, RerankRequest, Sampling
-from tests.models import deployment, random_model
+from tests.models import ACCOUNT, deployment, random_model
 from tests.pictures import data_url, png
 
 
@@ -57,7 +57,7 @@ def shown(colour: tuple[int, int, int]) -> ChatRequest:
 
 
 async def said(pool: EnginePool, made: Deployment, request: ChatRequest) -> str:
-    async with aclosing(pool.chat(made).stream(request)) as chunks:
+    async with aclosing(pool.chat(made, ACCOUNT).stream(request)) as chunks:
         return "".join([chunk.content async for chunk in chunks])
 
 

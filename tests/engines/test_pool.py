@@ -22,7 +22,7 @@ from openworks.core.errors import (
 from openworks.engines.pool import EnginePool, EnginesConfig
 from openworks.engines.supervisor import RestartConfig
 from openworks.ports.text import ChatRequest, Sampling, TextChunk
-from tests.models import deployment, random_model
+from tests.models import ACCOUNT, deployment, random_model
 
 GIB = 1 << 30
 QUICK = RestartConfig(backoff_s=0.05, load_wait_s=30)
@@ -58,7 +58,7 @@ def chat(text: str = "hi", *, max_tokens: int = 4) -> ChatRequest:
 async def answer(
     pool: EnginePool, name: str, weights: Path, *, memory_bytes: int = 0
 ) -> list[TextChunk]:
-    stream = pool.chat(deployment(weights, name, memory_bytes=memory_bytes)).stream(chat())
+    stream = pool.chat(deployment(weights, name, memory_bytes=memory_bytes), ACCOUNT).stream(chat())
     async with aclosing(stream) as chunks:
         return [chunk async for chunk in chunks]
 
@@ -89,7 +89,7 @@ async def test_engine_that_is_killed_ends_its_requests_with_a_typed_error_and_co
     make_pool: MakePool, weights: Path
 ) -> None:
     pool = make_pool(EnginesConfig(restart=QUICK))
-    stream = pool.chat(deployment(weights)).stream(chat(max_tokens=900))
+    stream = pool.chat(deployment(weights), ACCOUNT).stream(chat(max_tokens=900))
     async with aclosing(stream) as chunks:
         await anext(chunks)
         os.kill(pid_of(pool), signal.SIGKILL)
@@ -105,7 +105,7 @@ async def test_closed_stream_stops_the_engine_within_a_step(
     make_pool: MakePool, weights: Path
 ) -> None:
     pool = make_pool(EnginesConfig())
-    model = pool.chat(deployment(weights))
+    model = pool.chat(deployment(weights), ACCOUNT)
     for _ in range(8):  # with four slots, leaked ones would leave no room for the last
         stream = model.stream(chat(max_tokens=900))
         async with aclosing(stream) as chunks:
@@ -180,7 +180,7 @@ async def test_prompt_beyond_the_context_is_refused_with_both_counts(
     make_pool: MakePool, weights: Path
 ) -> None:
     pool = make_pool(EnginesConfig())
-    stream = pool.chat(deployment(weights)).stream(chat("x" * 2000))
+    stream = pool.chat(deployment(weights), ACCOUNT).stream(chat("x" * 2000))
     with pytest.raises(ContextLengthExceededError, match=r"1024 tokens.*20\d\d tokens"):
         async with aclosing(stream) as chunks:
             await anext(chunks)

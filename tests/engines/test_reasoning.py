@@ -13,7 +13,7 @@ from openworks.core.errors import UnsupportedParameterError
 from openworks.engines.pool import EnginePool, EnginesConfig
 from openworks.ports.catalog import Deployment
 from openworks.ports.text import ChatRequest, Sampling, TextChunk
-from tests.models import deployment, random_model
+from tests.models import ACCOUNT, deployment, random_model
 from tests.scripted_model import REASONING_TEMPLATE, write_scripted_model
 
 SCRIPT = ["<think>", "\nLet me", " see", ".\n", "</think>", "\n\n", "For", "ty", "-two"]
@@ -40,7 +40,7 @@ async def answer(
         reasoning_effort=effort,
         sampling=Sampling(stop=stop, max_tokens=50),
     )
-    async with aclosing(pool.chat(made).stream(request)) as chunks:
+    async with aclosing(pool.chat(made, ACCOUNT).stream(request)) as chunks:
         return [chunk async for chunk in chunks]
 
 

@@ -16,7 +16,7 @@ from openworks.core.errors import EngineCrashedError
 from openworks.engines.pool import EnginePool, EnginesConfig
 from openworks.engines.supervisor import RestartConfig
 from openworks.ports.text import ChatModel, ChatRequest, Sampling
-from tests.models import deployment, random_model
+from tests.models import ACCOUNT, deployment, random_model
 
 REQUEST = ChatRequest(
     messages=[{"role": "user", "content": "hi"}],
@@ -66,7 +66,7 @@ async def test_engine_that_was_idle_for_long_is_not_taken_for_hung(
     make_pool: MakePool, weights: Path
 ) -> None:
     pool = make_pool(RestartConfig(stall_timeout_s=1.5))
-    model = pool.chat(deployment(weights))
+    model = pool.chat(deployment(weights), ACCOUNT)
     await first_chunks(model, 2)
     await asyncio.sleep(2.5)
     async with aclosing(model.stream(REQUEST)) as chunks:
@@ -81,7 +81,7 @@ async def test_engine_that_says_nothing_while_it_has_work_is_ended(
     make_pool: MakePool, weights: Path
 ) -> None:
     pool = make_pool(RestartConfig(stall_timeout_s=1, backoff_s=0.05, load_wait_s=60))
-    model = pool.chat(deployment(weights))
+    model = pool.chat(deployment(weights), ACCOUNT)
     await first_chunks(model, 2)
     freeze(pool)
     with pytest.raises(EngineCrashedError):
@@ -94,7 +94,7 @@ async def test_engine_that_does_not_let_go_of_a_cancelled_request_is_ended(
     make_pool: MakePool, weights: Path
 ) -> None:
     pool = make_pool(RestartConfig(cancel_timeout_s=1, backoff_s=0.05, load_wait_s=60))
-    model = pool.chat(deployment(weights))
+    model = pool.chat(deployment(weights), ACCOUNT)
     async with aclosing(model.stream(REQUEST)) as chunks:
         await anext(chunks)
         freeze(pool)

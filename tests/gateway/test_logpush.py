@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import pytest
@@ -72,8 +72,14 @@ class BreakingBlobs:
             self.puts_left -= 1
         await self.inner.put(name, data)
 
+    async def put_file(self, name: str, file: BinaryIO) -> None:
+        await self.inner.put_file(name, file)
+
     async def get(self, name: str) -> bytes | None:
         return await self.inner.get(name)
+
+    async def get_file(self, name: str, path: Path) -> bool:
+        return await self.inner.get_file(name, path)
 
     async def get_range(self, name: str, *, start: int, length: int) -> bytes | None:
         return await self.inner.get_range(name, start=start, length=length)

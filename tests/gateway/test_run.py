@@ -86,9 +86,9 @@ def test_unknown_model_is_workers_ais_own_error(front: Front) -> None:
 
 
 def test_field_that_cannot_be_honoured_is_named(front: Front) -> None:
-    answer = front.post(f"{GATEWAY}/workers-ai/run/plain", {"prompt": "Hi", "lora": "x"})
+    answer = front.post(f"{GATEWAY}/workers-ai/run/plain", {"prompt": "Hi", "best_of": 2})
     assert answer.status_code == 400
-    assert "lora" in answer.json()["errors"][0]["message"]
+    assert "best_of" in answer.json()["errors"][0]["message"]
 
 
 def test_run_endpoint_answers_completed(front: Front) -> None:

@@ -10,9 +10,10 @@ import orjson
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
+from openworks.api.multipart import Uploads
 from openworks.core.clock import Clock
 from openworks.core.errors import InvalidRequestError
-from openworks.core.ids import NewId, RequestId
+from openworks.core.ids import AccountId, NewId, RequestId
 from openworks.core.json import JsonObject, JsonValue
 from openworks.gateway.pipeline import Pipeline
 from openworks.gateway.plane import DataPlane
@@ -20,13 +21,15 @@ from openworks.ports.calls import Call, CallRecord, Principal
 from openworks.ports.engines import Engines
 from openworks.ports.logs import Analytics
 from openworks.ports.sockets import SocketDialer
-from openworks.services.audit import Audit
+from openworks.services.audit import Actor, Audit
 from openworks.services.catalog import Catalog
 from openworks.services.credentials import Credentials
 from openworks.services.custom_providers import CustomProviders
 from openworks.services.datasets import Datasets
+from openworks.services.deployments import Deployments
 from openworks.services.dynamic_routes import DynamicRoutes
 from openworks.services.evaluations import Evaluations
+from openworks.services.finetunes import Finetunes
 from openworks.services.gateway_logs import GatewayLogs
 from openworks.services.gateways import Gateways
 from openworks.services.keys import Keys
@@ -45,6 +48,7 @@ class Services:
     pipeline: Pipeline
     plane: DataPlane
     catalog: Catalog
+    deployments: Deployments
     engines: Engines
     keys: Keys
     stored_completions: StoredCompletions
@@ -60,6 +64,8 @@ class Services:
     analytics: Analytics
     datasets: Datasets
     evaluations: Evaluations
+    finetunes: Finetunes
+    uploads: Uploads
     registry: CollectorRegistry
     clock: Clock
     new_id: NewId
@@ -105,7 +111,14 @@ class Context:
 
     def canonical(self, model: str) -> str:
         """The id of the model that a name stands for; the name itself when there is none."""
-        return self.services.catalog.canonical(model)
+        return self.services.deployments.canonical(model)
+
+    async def actor(self, account_id: AccountId) -> Actor:
+        """Say who changes something in an account that the caller was found to act for."""
+        if self.principal.key_id is not None:
+            return Actor(account_id=account_id, name=self.principal.key_id)
+        is_guarded = await self.services.keys.is_guarded()
+        return Actor(account_id=account_id, name="token" if is_guarded else "anonymous")
 
 
 def as_object(value: JsonValue) -> JsonObject:

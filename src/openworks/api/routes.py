@@ -20,6 +20,7 @@ from openworks.api.cloudflare import (
     datasets,
     evaluations,
     exports,
+    finetunes,
     gateways,
     logs,
     provider_configs,
@@ -32,6 +33,7 @@ from openworks.api.dialects import ANTHROPIC, CLOUDFLARE, OPENAI, Dialect, diale
 from openworks.api.endpoint import Endpoint, Handler
 from openworks.api.gateway import rest
 from openworks.api.gateway.asgi import GatewayApp
+from openworks.api.multipart import FormEndpoint
 from openworks.api.openai import (
     completions,
     models,
@@ -52,6 +54,8 @@ class RouteSpec:
     handler: Handler
     scope: Scope | None = "inference"
     dialect: Dialect = OPENAI
+    takes_form: bool = False
+    """Whether its body is a form with a file, with limits of its own."""
 
 
 def _control(method: str, path: str, handler: Handler) -> RouteSpec:
@@ -60,6 +64,7 @@ def _control(method: str, path: str, handler: Handler) -> RouteSpec:
 
 
 _AI = "/client/v4/accounts/{account_id}/ai"
+_FINETUNE = f"{_AI}/finetunes/{{finetune_id}}"
 _CONTROL_PLANE = "/client/v4/accounts/{account_id}/ai-gateway"
 _GATEWAY = "/gateways/{gateway_id}"
 _CONFIG = f"{_GATEWAY}/provider_configs/{{config_id}}"
@@ -74,7 +79,7 @@ ROUTES = (
     RouteSpec("GET", "/metrics", health.metrics, "admin"),
     RouteSpec("GET", "/v1/models", models.list_models),
     RouteSpec("GET", "/v1/models/{model:path}", models.retrieve),
-    RouteSpec("DELETE", "/v1/models/{model:path}", models.delete),
+    RouteSpec("DELETE", "/v1/models/{model:path}", models.delete, "admin"),
     RouteSpec("POST", "/v1/chat/completions", rest.chat_completions),
     RouteSpec("GET", "/v1/chat/completions", stored_completions.list_completions),
     RouteSpec("GET", "/v1/chat/completions/{completion_id}", stored_completions.retrieve),
@@ -93,6 +98,11 @@ ROUTES = (
     RouteSpec("POST", f"{_AI}/v1/messages", rest.account_messages, dialect=ANTHROPIC),
     RouteSpec("POST", f"{_AI}/run", rest.run, dialect=CLOUDFLARE),
     RouteSpec("POST", f"{_AI}/run/{{model:path}}", rest.run_model, dialect=CLOUDFLARE),
+    RouteSpec("GET", f"{_AI}/finetunes", finetunes.list_finetunes, dialect=CLOUDFLARE),
+    RouteSpec("POST", f"{_AI}/finetunes", finetunes.create, "admin", CLOUDFLARE),
+    RouteSpec("GET", f"{_AI}/finetunes/public", finetunes.list_public, dialect=CLOUDFLARE),
+    RouteSpec("DELETE", _FINETUNE, finetunes.delete, "admin", CLOUDFLARE),
+    RouteSpec("POST", f"{_FINETUNE}/finetune-assets", finetunes.upload, "admin", CLOUDFLARE, True),
     _control("GET", "/gateways", gateways.list_gateways),
     _control("POST", "/gateways", gateways.create),
     _control("GET", _GATEWAY, gateways.retrieve),
@@ -178,15 +188,17 @@ def starlette_routes(
     """Return the routes; a path with another method is a 405, any other path a typed 404 or 501."""
     by_path: dict[str, dict[str, ASGIApp]] = {}
     for spec in ROUTES:
-        endpoint = Endpoint(
+        endpoint: ASGIApp = Endpoint(
             spec.handler,
             services,
-            limits,
+            services.uploads.limits if spec.takes_form else limits,
             budget,
             route=spec.path,
             scope=spec.scope,
             dialect=spec.dialect,
         )
+        if spec.takes_form:
+            endpoint = FormEndpoint(endpoint, services.uploads)
         by_path.setdefault(spec.path, {})[spec.method] = endpoint
     dialects = {spec.path: spec.dialect for spec in ROUTES}
     others = {

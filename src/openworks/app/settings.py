@@ -26,6 +26,7 @@ from openworks.gateway.ledger import LedgerConfig
 from openworks.ports.upstream import Timeouts
 from openworks.services.alerts import AlertsConfig
 from openworks.services.catalog import CatalogConfig
+from openworks.services.finetunes import FinetunesConfig
 from openworks.services.keys import AccessConfig
 from openworks.services.logpush import LogpushConfig
 from openworks.storage.logbook.process import SpoolConfig
@@ -141,6 +142,7 @@ class Settings:
     access: AccessConfig = AccessConfig()
     catalog: CatalogConfig = CatalogConfig()
     engines: EnginesConfig = EnginesConfig()
+    finetunes: FinetunesConfig = FinetunesConfig()
     hub: HubSettings = HubSettings()
     database: DatabaseSettings = DatabaseSettings()
     blobs: BlobSettings = BlobSettings()

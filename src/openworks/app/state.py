@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from openworks.app.settings import Settings, SettingsError
 from openworks.core.clock import Clock, SystemClock
 from openworks.core.errors import ModelNotFoundError
 from openworks.core.ids import new_id
-from openworks.ports.catalog import WeightsSource
+from openworks.ports.catalog import EngineName, WeightsSource
 from openworks.ports.weights import Progress
 from openworks.services.catalog import Catalog
 from openworks.services.catalog_files import read_catalog
@@ -100,7 +101,13 @@ async def make_catalog(
         ModelNotFoundError: A name stands for nothing.
     """
     files = read_catalog()
-    catalog = Catalog(files.entries, files.task_aliases, weights=weights, config=settings.catalog)
+    catalog = Catalog(
+        files.entries,
+        files.task_aliases,
+        weights=weights,
+        config=settings.catalog,
+        engines=installed_engines(),
+    )
     paths: dict[str, Path] = {}
     for name in settings.models:
         entry = None if chooses_file(name) else catalog.find(name)
@@ -113,6 +120,12 @@ async def make_catalog(
             source = await _source_of(name, weights, on_progress=on_progress)
             catalog.serve(source, name if source.path is None else _claim(paths, source.path))
     return catalog
+
+
+def installed_engines() -> frozenset[EngineName]:
+    """The engines whose libraries this environment has."""
+    has_torch = all(find_spec(name) for name in ("torch", "tokenizers", "llguidance"))
+    return frozenset({"llamacpp", "batched"}) if has_torch else frozenset({"llamacpp"})
 
 
 def _claim(paths: dict[str, Path], path: Path) -> str:

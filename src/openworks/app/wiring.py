@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from openworks.api.context import Services
+from openworks.api.multipart import Uploads
 from openworks.app.control_plane import make_control_plane
 from openworks.app.data_plane import open_data_plane
+from openworks.app.finetunes import open_adapters
 from openworks.app.labelling import QuestionEmbedder, make_asker
 from openworks.app.observability import open_observability, open_outbound, open_spans
 from openworks.app.settings import Settings
@@ -20,6 +22,7 @@ from openworks.app.state import blobs_place, database_url, open_state
 from openworks.core.clock import Clock, SystemClock
 from openworks.core.errors import AppError, ModelLoadingError
 from openworks.core.ids import new_id
+from openworks.engines.metrics import EngineMetrics
 from openworks.engines.pool import EnginePool
 from openworks.gateway.gate import Gate
 from openworks.gateway.http.sockets import AiohttpSockets
@@ -66,11 +69,22 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
             )
         )
         engines = await stack.enter_async_context(_open_engines(settings, catalog, clock))
+        EngineMetrics(engines, registry)
+        adapters = await stack.enter_async_context(
+            open_adapters(
+                settings,
+                state.database,
+                catalog,
+                on_deleted=engines.forget,
+                clock=clock,
+                new_id=new_id,
+            )
+        )
         limiter = await stack.enter_async_context(
             open_limiter(settings.gateway, state.analytics, clock)
         )
         pipeline = Pipeline(
-            models=catalog,
+            models=adapters.deployments,
             engines=engines,
             recorders=recorders,
             gate=Gate(control.snapshots, limiter),
@@ -81,7 +95,7 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
                 settings.gateway,
                 keys=state.keys,
                 snapshots=control.snapshots,
-                models=catalog,
+                models=adapters.deployments,
                 limiter=limiter,
                 cache=await stack.enter_async_context(open_cache(settings.gateway, clock)),
                 recorders=recorders,
@@ -112,6 +126,7 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
             pipeline=pipeline,
             plane=plane,
             catalog=catalog,
+            deployments=adapters.deployments,
             engines=engines,
             keys=state.keys,
             stored_completions=state.stored_completions,
@@ -126,11 +141,23 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
             analytics=state.analytics,
             datasets=observed.datasets,
             evaluations=observed.evaluations,
+            finetunes=adapters.finetunes,
+            uploads=_uploads(settings),
             registry=registry,
             clock=clock,
             new_id=new_id,
         )
         yield services
+
+
+def _uploads(settings: Settings) -> Uploads:
+    config = settings.finetunes
+    return Uploads(
+        settings.folder / "uploads",
+        max_bytes=config.max_bytes,
+        max_uploads=config.max_uploads,
+        timeout_s=config.upload_timeout_s,
+    )
 
 
 @asynccontextmanager

@@ -6,10 +6,14 @@ shortest way out of the process, without an event loop in between.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from openworks.core.ids import AccountId
+from openworks.ports.adapters import Adapter
 from openworks.ports.catalog import Deployment
+from openworks.ports.engines import EngineReport
 from openworks.ports.text import (
     ChatRequest,
     CompletionRequest,
@@ -20,8 +24,19 @@ from openworks.ports.text import (
     TextChunk,
 )
 
-ENGINE_FACTORIES = {"llamacpp": "openworks.engines.llamacpp.engine:load"}
+ENGINE_FACTORIES = {
+    "batched": "openworks.engines.batched.engine:load",
+    "llamacpp": "openworks.engines.llamacpp.engine:load",
+}
 """Engine name → `module:function`; the module is imported in the engine's process alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """For whom a text is written, and with which adapter."""
+
+    account: AccountId
+    adapter: Adapter | None = None
 
 
 class Waiter(Protocol):
@@ -54,11 +69,11 @@ class Engine(Protocol):
 
     context_tokens: int
 
-    def chat(self, request: ChatRequest, out: Sink) -> None:
+    def chat(self, request: ChatRequest, origin: Origin, out: Sink) -> None:
         """As `ports.text.ChatModel.stream`; returns when the answers are complete."""
         ...
 
-    def complete(self, request: CompletionRequest, out: Sink) -> None:
+    def complete(self, request: CompletionRequest, origin: Origin, out: Sink) -> None:
         """As `ports.text.CompletionModel.stream`; returns when the answers are complete."""
         ...
 
@@ -68,6 +83,14 @@ class Engine(Protocol):
 
     def rerank(self, request: RerankRequest, waiter: Waiter) -> RerankResult:
         """As `ports.text.Reranker.rerank`; when cancelled, its result is of no interest."""
+        ...
+
+    def forget(self, generation: str) -> None:
+        """As `ports.engines.Engines.forget`; called between requests, and returns at once."""
+        ...
+
+    def report(self) -> EngineReport | None:
+        """What to tell the server of this moment; None for engines that have nothing to say."""
         ...
 
 

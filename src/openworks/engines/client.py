@@ -22,9 +22,11 @@ from openworks.engines.messages import (
     Chunk,
     Done,
     Failed,
+    Forget,
     LoadFailed,
     Ready,
     Reply,
+    Report,
     ToEngine,
     Work,
     Working,
@@ -36,6 +38,7 @@ from openworks.engines.messages import (
     to_engine,
 )
 from openworks.ports.catalog import Deployment
+from openworks.ports.engines import EngineReport
 from openworks.ports.text import TextChunk
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class EngineProcess:
         self.deployment = deployment
         self.heard_s = time.monotonic()
         """When the child last said anything, on the monotonic clock."""
+        self.report: EngineReport | None = None
+        """What the child last said of itself."""
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._process = process
         self._sockets = sockets
@@ -159,6 +164,10 @@ class EngineProcess:
                 raise InternalError(f"An engine answered with {reply!r}.")
         raise InternalError("An engine gave no answer.")
 
+    async def forget(self, generation: str) -> None:
+        """Tell the child that an adapter was deleted."""
+        await self._send(Forget(generation=generation))
+
     async def stop(self) -> None:
         """End the process; what is in flight gets `EngineCrashedError`."""
         if self._process.returncode is None:
@@ -208,6 +217,8 @@ class EngineProcess:
                     self._fail_loading(error.unpack())
                 case Working():
                     pass
+                case Report(report=report):
+                    self.report = report
                 case _:
                     if not isinstance(message, Chunk):
                         self._cancelled.discard(message.id)

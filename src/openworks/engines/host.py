@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import assert_never, cast
 
@@ -30,8 +31,10 @@ from openworks.engines.messages import (
     Embedded,
     ErrorInfo,
     Failed,
+    Forget,
     LoadFailed,
     Ready,
+    Report,
     Rerank,
     Reranked,
     ToServer,
@@ -48,6 +51,7 @@ from openworks.ports.text import TextChunk
 
 log = logging.getLogger(__name__)
 
+_REPORT_EVERY_S = 0.25
 _MAX_THREADS = 1024
 """More than the server ever admits; a thread is made when one is needed."""
 
@@ -94,15 +98,29 @@ class Host:
     def serve(self) -> None:
         """Take messages until the process ends."""
         self._outbox.send(Ready(context_tokens=self._engine.context_tokens))
+        if self._engine.report() is not None:
+            threading.Thread(target=self._report, daemon=True, name="report").start()
         while True:
             message = decode_to_engine(self._inbox.recv())
             if isinstance(message, Cancel):
                 if (sink := self._sinks.get(message.id)) is not None:
                     sink.is_cancelled = True
+            elif isinstance(message, Forget):
+                self._engine.forget(message.generation)
             else:
                 sink = RequestSink(message.id, self._outbox)
                 self._sinks[message.id] = sink
                 self._threads.submit(self._run, message, sink)
+
+    def _report(self) -> None:
+        """Tell the server how the engine is, as long as that changes."""
+        said = None
+        while True:
+            report = self._engine.report()
+            if report is not None and report != said:
+                said = report
+                self._outbox.send(Report(report=report))
+            time.sleep(_REPORT_EVERY_S)
 
     def _run(self, work: Work, sink: RequestSink) -> None:
         try:
@@ -119,11 +137,11 @@ class Host:
 
     def _answer(self, work: Work, sink: RequestSink) -> None:
         match work:
-            case Chat(request=chat):
-                self._engine.chat(chat, sink)
+            case Chat(request=chat, origin=origin):
+                self._engine.chat(chat, origin, sink)
                 self._outbox.send(Done(id=work.id))
-            case Complete(request=completion):
-                self._engine.complete(completion, sink)
+            case Complete(request=completion, origin=origin):
+                self._engine.complete(completion, origin, sink)
                 self._outbox.send(Done(id=work.id))
             case Embed(request=embedding):
                 self._outbox.send(Embedded(id=work.id, result=self._engine.embed(embedding, sink)))

@@ -8,7 +8,9 @@ from typing import TypeAlias
 import msgspec
 
 from openworks.core.errors import AppError, InternalError, error_classes
+from openworks.engines.base import Origin
 from openworks.ports.catalog import Deployment
+from openworks.ports.engines import EngineReport
 from openworks.ports.text import (
     ChatRequest,
     CompletionRequest,
@@ -25,6 +27,7 @@ class Chat(msgspec.Struct, tag=True, frozen=True):
 
     id: int
     request: ChatRequest
+    origin: Origin
 
 
 class Complete(msgspec.Struct, tag=True, frozen=True):
@@ -32,6 +35,7 @@ class Complete(msgspec.Struct, tag=True, frozen=True):
 
     id: int
     request: CompletionRequest
+    origin: Origin
 
 
 class Embed(msgspec.Struct, tag=True, frozen=True):
@@ -52,6 +56,12 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
     """Stop working on a request; answered by nothing more."""
 
     id: int
+
+
+class Forget(msgspec.Struct, tag=True, frozen=True):
+    """Let go of an adapter; not answered."""
+
+    generation: str
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
@@ -101,6 +111,12 @@ class Working(msgspec.Struct, tag=True, frozen=True):
     id: int
 
 
+class Report(msgspec.Struct, tag=True, frozen=True):
+    """How the engine is; of no request."""
+
+    report: EngineReport
+
+
 class Chunk(msgspec.Struct, tag=True, frozen=True):
     """A step of a streamed answer."""
 
@@ -136,9 +152,9 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 Work: TypeAlias = Chat | Complete | Embed | Rerank
-ToEngine: TypeAlias = Work | Cancel
+ToEngine: TypeAlias = Work | Cancel | Forget
 Reply: TypeAlias = Chunk | Embedded | Reranked | Done | Failed
-ToServer: TypeAlias = Ready | LoadFailed | Working | Reply
+ToServer: TypeAlias = Ready | LoadFailed | Working | Report | Reply
 
 
 def to_engine(address: str) -> str:
@@ -163,9 +179,13 @@ def encode_deployment(deployment: Deployment) -> bytes:
 
 def decode_deployment(line: bytes) -> Deployment:
     """Read what `encode_deployment` wrote."""
-    return msgspec.json.decode(line, type=Deployment, dec_hook=lambda kind, value: kind(value))
+    return msgspec.json.decode(line, type=Deployment, dec_hook=_decode_path)
 
 
-encode = msgspec.msgpack.Encoder().encode
-decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+def _decode_path(kind: type, value: object) -> object:
+    return kind(value)  # paths are the only fields that msgspec does not know
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine, dec_hook=_decode_path).decode
 decode_to_server = msgspec.msgpack.Decoder(ToServer).decode

@@ -17,11 +17,13 @@ from pydantic import Field
 
 from openworks.core.clock import Clock
 from openworks.core.errors import EngineOverloadedError, ModelUnavailableError
+from openworks.core.ids import AccountId
+from openworks.engines.base import Origin
 from openworks.engines.client import EngineProcess
 from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, Reranked, Work
 from openworks.engines.supervisor import RestartConfig, Supervisor
 from openworks.engines.vectors import shortened
-from openworks.ports.catalog import Deployment
+from openworks.ports.catalog import Deployment, EngineName
 from openworks.ports.engines import Residency
 from openworks.ports.text import (
     ChatModel,
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 _GIB = 1 << 30
+_ONE_ADAPTER: frozenset[EngineName] = frozenset({"llamacpp"})
+"""Engines that load their adapter with the weights, and so need a process for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,18 @@ class EnginesConfig:
     """Restarts after a crash."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What has a process of its own."""
+
+    model: str
+    engine: EngineName
+    generation: str | None
+    """Of the adapter with which alone it runs; None for engines that take one for each request."""
+
+
 class EnginePool:
-    """Every engine process, by deployment id. Implements `ports.engines.Engines`."""
+    """Every engine process. Implements `ports.engines.Engines`."""
 
     def __init__(self, config: EnginesConfig, *, clock: Clock) -> None:
         self._config = config
@@ -66,15 +80,16 @@ class EnginePool:
             if config.memory_budget_gib is not None
             else physical_memory_bytes() * 8 // 10
         )
-        self._supervisors: OrderedDict[str, Supervisor] = OrderedDict()  # least recent first
-        self._leases: dict[str, int] = {}
+        self._supervisors: OrderedDict[_Key, Supervisor] = OrderedDict()  # least recent first
+        self._leases: dict[_Key, int] = {}
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._room = asyncio.Lock()
 
-    def chat(self, deployment: Deployment) -> ChatModel:
-        return _Streamed(self, deployment, Chat)
+    def chat(self, deployment: Deployment, account: AccountId) -> ChatModel:
+        return _Streamed(self, deployment, account, Chat)
 
-    def completions(self, deployment: Deployment) -> CompletionModel:
-        return _Streamed(self, deployment, Complete)
+    def completions(self, deployment: Deployment, account: AccountId) -> CompletionModel:
+        return _Streamed(self, deployment, account, Complete)
 
     def embedder(self, deployment: Deployment) -> Embedder:
         return _Embedder(self, deployment)
@@ -85,18 +100,28 @@ class EnginePool:
     def residency(self) -> Sequence[Residency]:
         return [
             Residency(
-                deployment=id_,
+                deployment=supervisor.deployment.id,
                 engine=supervisor.deployment.engine,
                 state=supervisor.state,
                 pinned=supervisor.deployment.pinned,
                 pid=supervisor.current.pid if supervisor.current else None,
                 memory_bytes=memory_of(supervisor),
-                in_flight=self._leases.get(id_, 0),
+                in_flight=self._leases.get(key, 0),
                 restarts=supervisor.restarts,
                 load_s=supervisor.load_s,
+                report=supervisor.current.report if supervisor.current else None,
             )
-            for id_, supervisor in reversed(self._supervisors.items())
+            for key, supervisor in reversed(self._supervisors.items())
         ]
+
+    def forget(self, generation: str) -> None:
+        task = asyncio.create_task(self._forget(generation))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def settled(self) -> None:
+        """Return once what was to be forgotten is gone."""
+        await asyncio.gather(*self._forgetting)
 
     async def preload(self, deployment: Deployment) -> None:
         """Load a model before its first request."""
@@ -104,6 +129,8 @@ class EnginePool:
 
     async def close(self) -> None:
         """End every process; what is in flight is told."""
+        for task in self._forgetting:
+            task.cancel()
         await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors.values()))
         self._supervisors.clear()
         self._runtime.cleanup()
@@ -116,34 +143,46 @@ class EnginePool:
             EngineOverloadedError: Too many requests hold it already.
             ModelUnavailableError: There is no room, or it cannot be loaded.
         """
-        held = self._leases.get(deployment.id, 0)
+        key = _key(deployment)
+        held = self._leases.get(key, 0)
         if held >= deployment.parallel + self._config.max_queue:
             raise EngineOverloadedError(
                 f"Model {deployment.id!r} has {held} requests waiting or running, which is its "
                 "limit.",
                 retry_after_s=1.0,
             )
-        self._leases[deployment.id] = held + 1
+        self._leases[key] = held + 1
         try:
             supervisor = await self._supervisor(deployment)
             yield await supervisor.process()
         finally:
-            self._leases[deployment.id] -= 1
+            self._leases[key] -= 1
+            if not self._leases[key]:
+                del self._leases[key]
 
     async def _supervisor(self, deployment: Deployment) -> Supervisor:
         """Return the supervisor, now the most recently used; make room for a new one."""
-        if deployment.id not in self._supervisors:
+        key = _key(deployment)
+        if key not in self._supervisors:
             async with self._room:
-                if deployment.id not in self._supervisors:
+                if key not in self._supervisors:
                     await self._make_room(deployment)
-                    self._supervisors[deployment.id] = Supervisor(
-                        deployment,
+                    self._supervisors[key] = Supervisor(
+                        deployment if key.generation else replace(deployment, adapter=None),
                         runtime_dir=Path(self._runtime.name),
                         clock=self._clock,
                         config=self._config.restart,
                     )
-        self._supervisors.move_to_end(deployment.id)
-        return self._supervisors[deployment.id]
+        self._supervisors.move_to_end(key)
+        return self._supervisors[key]
+
+    async def _forget(self, generation: str) -> None:
+        for key, supervisor in list(self._supervisors.items()):
+            if key.generation is None and supervisor.current is not None:
+                await supervisor.current.forget(generation)
+            elif key.generation == generation and not self._leases.get(key):
+                # One that still answers is idle afterwards, and leaves as the least recently used.
+                await self._supervisors.pop(key).stop()
 
     async def _make_room(self, deployment: Deployment) -> None:
         """Evict idle models, least recently used first, until `deployment` fits."""
@@ -165,13 +204,13 @@ class EnginePool:
                     code="insufficient_memory",
                     retry_after_s=5.0,
                 )
-            log.info("engine.evicted", extra={"deployment": victim, "for": deployment.id})
+            log.info("engine.evicted", extra={"deployment": victim.model, "for": deployment.id})
             await self._supervisors.pop(victim).stop()
 
-    def _least_recently_used(self) -> str | None:
-        for id_, supervisor in self._supervisors.items():
-            if not self._leases.get(id_) and not supervisor.deployment.pinned:
-                return id_
+    def _least_recently_used(self) -> _Key | None:
+        for key, supervisor in self._supervisors.items():
+            if not self._leases.get(key) and not supervisor.deployment.pinned:
+                return key
         return None
 
     def _used_bytes(self) -> int:
@@ -184,12 +223,14 @@ class _Streamed(Generic[R]):
 
     pool: EnginePool
     deployment: Deployment
-    wrap: Callable[[int, R], Work]
+    account: AccountId
+    wrap: Callable[[int, R, Origin], Work]
 
     async def stream(self, request: R) -> AsyncGenerator[TextChunk, None]:
+        origin = Origin(account=self.account, adapter=self.deployment.adapter)
         async with (
             self.pool.lease(self.deployment) as process,
-            aclosing(process.stream(lambda id_: self.wrap(id_, request))) as chunks,
+            aclosing(process.stream(lambda id_: self.wrap(id_, request, origin))) as chunks,
         ):
             async for chunk in chunks:
                 yield chunk
@@ -216,6 +257,13 @@ class _Reranker:
         async with self.pool.lease(self.deployment) as process:
             answer = await process.ask(lambda id_: Rerank(id=id_, request=request), Reranked)
         return answer.result
+
+
+def _key(deployment: Deployment) -> _Key:
+    adapter = deployment.adapter if deployment.engine in _ONE_ADAPTER else None
+    return _Key(
+        deployment.entry.id, deployment.engine, None if adapter is None else adapter.generation
+    )
 
 
 def memory_of(supervisor: Supervisor) -> int:

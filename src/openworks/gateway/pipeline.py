@@ -47,7 +47,9 @@ class Pipeline:
         """Continue a conversation, as `ports.text.ChatModel.stream`."""
         async with (
             self._metered(call, "text-generation", _most_of_chat(request)) as (meter, deployment),
-            aclosing(self._engines.chat(deployment).stream(request)) as chunks,
+            aclosing(
+                self._engines.chat(deployment, call.principal.account_id).stream(request)
+            ) as chunks,
         ):
             async for chunk in chunks:
                 meter.saw(chunk)
@@ -59,7 +61,9 @@ class Pipeline:
         """Continue a text, as `ports.text.CompletionModel.stream`."""
         async with (
             self._metered(call, "text-generation", _most(request)) as (meter, deployment),
-            aclosing(self._engines.completions(deployment).stream(request)) as chunks,
+            aclosing(
+                self._engines.completions(deployment, call.principal.account_id).stream(request)
+            ) as chunks,
         ):
             async for chunk in chunks:
                 meter.saw(chunk)
@@ -93,7 +97,7 @@ class Pipeline:
         admission: Admission | None = None
         error: BaseException | None = None
         try:
-            deployment = meter.deployment = self._resolved(call, task)
+            deployment = meter.deployment = await self._resolved(call, task)
             if self._gate is not None and call.observer is None:
                 admission = await self._gate.admit(
                     call,
@@ -118,10 +122,13 @@ class Pipeline:
                 for recorder in self._recorders:
                     recorder.record(record)
 
-    def _resolved(self, call: Call, task: Task) -> Deployment:
-        deployment = self._models.resolve(call.model)
+    async def _resolved(self, call: Call, task: Task) -> Deployment:
+        deployment = await self._models.deploy(call.model, call.principal.account_id)
         allowed = call.principal.allowed_models
-        if allowed is not None and deployment.id not in map(self._models.canonical, allowed):
+        # Who may use a model may use it with adapters of the account.
+        if allowed is not None and not {deployment.id, deployment.entry.id}.intersection(
+            map(self._models.canonical, allowed)
+        ):
             raise PermissionDeniedError(
                 f"This key may not use the model {call.model!r}.",
                 code="model_not_allowed",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
 
 class Blobs(Protocol):
@@ -16,12 +17,24 @@ class Blobs(Protocol):
         """Keep `data`, in the place of what had that name before."""
         ...
 
+    async def put_file(self, name: str, file: BinaryIO) -> None:
+        """Keep all of an open file, without holding all of it in memory; as `put`."""
+        ...
+
     async def get(self, name: str) -> bytes | None:
         """Return a blob; None when there is none."""
         ...
 
     async def get_range(self, name: str, *, start: int, length: int) -> bytes | None:
         """Return `length` bytes from `start`, which must lie inside the blob; None without one."""
+        ...
+
+    async def get_file(self, name: str, path: Path) -> bool:
+        """Bring a blob to `path`, where nothing is, to be read only; False when there is none.
+
+        It may share its bytes with the store. After an error or a cancellation, what lies at
+        `path` is not whole.
+        """
         ...
 
     async def delete(self, name: str) -> None:

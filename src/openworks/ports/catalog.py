@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from openworks.core.ids import AccountId
+from openworks.ports.adapters import Adapter
+
 Task = Literal[
     "text-generation",
     "text-embeddings",
@@ -25,7 +28,10 @@ Task = Literal[
     "moderation",
 ]
 Capability = Literal["tools", "json_schema", "reasoning", "vision", "lora", "streaming"]
-EngineName = Literal["llamacpp", "transformers", "diffusers"]
+WeightsFormat = Literal["llamacpp", "transformers", "diffusers"]
+"""The library whose files they are: GGUF, or the folders of a Hugging Face library."""
+EngineName = Literal["llamacpp", "batched"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ class ModelEntry:
     gated: bool = False
     parameters: str | None = None
     template: str | None = None
-    weights: Mapping[EngineName, WeightsSource] = field(default_factory=dict)
+    weights: Mapping[WeightsFormat, WeightsSource] = field(default_factory=dict)
     price: Price = Price()
 
 
@@ -89,17 +95,27 @@ class Deployment:
     """The longest sequence to serve; None for the engine's own choice."""
     parallel: int = 4
     """How many requests the engine decodes at once."""
+    cache_tokens: int | None = None
+    """Tokens of all requests together for which the batched engine keeps keys and values."""
     threads: int | None = None
     """CPU threads; None lets the engine choose."""
     pinned: bool = False
     """Never evicted to make room for another model."""
     memory_bytes: int = 0
     """What loading it is expected to take."""
+    precision: Precision = "auto"
+    """What the batched engine computes in."""
+    adapter_slots: int = 32
+    """How many different adapters one step of the batched engine may hold."""
+    adapter_memory_bytes: int = 1 << 30
+    """Host memory for adapters that are loaded and may be in no step."""
+    adapter: Adapter | None = None
+    """The LoRA that the caller named beside the model."""
 
     @property
     def id(self) -> str:
-        """The catalogue id: what records and `/v1/models` call it."""
-        return self.entry.id
+        """What records and `/v1/models` call it: the catalogue id, with the adapter's name."""
+        return self.entry.id if self.adapter is None else f"{self.entry.id}+{self.adapter.name}"
 
 
 class Models(Protocol):
@@ -115,5 +131,13 @@ class Models(Protocol):
         Raises:
             ModelNotFoundError: Nothing; or a known model whose weights are not on this machine, in
                 which case the message says how to get them.
+        """
+        ...
+
+    async def deploy(self, name: str, account: AccountId) -> Deployment:
+        """Return what `name` stands for when `account` calls: also an adapter of its own.
+
+        Raises:
+            ModelNotFoundError: As `resolve` does; or an adapter that the account does not have.
         """
         ...

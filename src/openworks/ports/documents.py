@@ -18,6 +18,9 @@ DocumentKind: TypeAlias = Literal[
     "route_deployment",
     "dataset",
     "evaluation",
+    "finetune",
+    "finetune_asset",
+    "public_finetune",
 ]
 
 

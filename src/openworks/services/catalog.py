@@ -5,50 +5,23 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from openworks.core.errors import InvalidRequestError, ModelNotFoundError
-from openworks.core.gguf import GgufHeader, read_header
-from openworks.ports.catalog import (
-    Capability,
-    Deployment,
-    EngineName,
-    ModelEntry,
-    Task,
-    WeightsSource,
-)
-from openworks.ports.weights import LocalWeights, Weights
+from openworks.ports.adapters import Adapter
+from openworks.ports.catalog import Deployment, EngineName, ModelEntry, Task, WeightsSource
+from openworks.ports.weights import Weights
+from openworks.services.model_files import entry_of
+from openworks.services.placement import EngineChoice, ModelConfig, Placement, PlacementDefaults
 
-SERVED: Mapping[EngineName, frozenset[Task]] = {
-    "llamacpp": frozenset({"text-generation", "text-embeddings", "rerank"})
-}
-"""The engines of this release, the preferred one first, and the tasks that each serves."""
-
-_OVERHEAD_BYTES = 96 << 20
-"""What an engine process takes beside weights and KV cache (measured: about 90 MB)."""
 MAX_NAME_CHARS = 256
 """A longer name is no model's; it is refused before anything is compared with it."""
 _SHOWN_NAME_CHARS = 64
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
-_RANK_POOLING = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """How one model is served."""
-
-    context_tokens: Annotated[int, Field(ge=1)] | None = None
-    """The longest sequence to serve; None for the smaller of 8192 and the trained maximum."""
-    parallel: Annotated[int, Field(ge=1)] | None = None
-    """How many requests it decodes at once."""
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; None for one on each core, one in all for tiny models."""
-    pinned: bool = False
-    """Never evicted to make room for another model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +37,22 @@ class CatalogConfig:
     """Task → the model that answers to OpenAI's own names, such as gpt-4o-mini."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Further names → the models that they stand for; they win over every other name."""
+    engine: EngineChoice = "auto"
+    """The engine that is preferred where several could serve a model. auto: llamacpp, or batched
+    for calls with an adapter and for models named `...-lora`. An engine that is not installed, or
+    whose weights are not on this machine, leaves a model to another."""
     context_tokens: Annotated[int, Field(ge=1)] = 8192
     """The longest sequence to serve, where the model was trained for as many."""
     parallel: Annotated[int, Field(ge=1)] = 4
-    """How many requests a model decodes at once."""
+    """How many requests of full length a model decodes at once."""
+    batched_parallel: Annotated[int, Field(ge=1)] = 32
+    """How many requests the batched engine decodes at once, while they fit into its cache."""
     models: Mapping[str, ModelConfig] = field(default_factory=dict)
     """Model id → how it is served, where it differs."""
 
 
 class Catalog:
-    """Resolves names. Implements `ports.catalog.Models`."""
+    """Resolves the names that all callers share."""
 
     def __init__(
         self,
@@ -82,14 +61,25 @@ class Catalog:
         *,
         weights: Weights,
         config: CatalogConfig,
+        engines: AbstractSet[EngineName] = frozenset({"llamacpp"}),
     ) -> None:
         self._weights = weights
+        self._placement = Placement(
+            weights,
+            engines=engines,
+            models=config.models,
+            defaults=PlacementDefaults(
+                engine=config.engine,
+                context_tokens=config.context_tokens,
+                parallel=config.parallel,
+                batched_parallel=config.batched_parallel,
+            ),
+        )
         self._config = config
         self._task_aliases = task_aliases
         self._defaults: dict[Task, str] = dict(config.defaults)
         self._entries: dict[str, ModelEntry] = {}
         self._names: dict[str, str] = {}
-        self._deployments: dict[str, Deployment] = {}
         for entry in entries:
             self._register(entry)
 
@@ -103,7 +93,7 @@ class Catalog:
         local = self._weights.locate(source)
         if local is None:
             raise ModelNotFoundError(f"The weights of {name!r} are not on this machine.")
-        entry = entry_of_file(local.path, name, source)
+        entry = entry_of(local.path, name, source)
         self._register(entry)
         self.set_default(entry)
         return entry
@@ -134,17 +124,23 @@ class Catalog:
         return entry.id if entry else name
 
     def resolve(self, name: str) -> Deployment:
+        return self.deploy(name)
+
+    def deploy(self, name: str, adapter: Adapter | None = None) -> Deployment:
+        """Return what `name` stands for, as it is served with an adapter.
+
+        Raises:
+            ModelNotFoundError: As `resolve` does.
+        """
         entry = self.find(name)
         if entry is None:
             raise self.unknown(name)
-        deployment = self._deployments.get(entry.id) or self._deploy(entry)
-        self._deployments[entry.id] = deployment
-        return deployment
+        return self._placement.deploy(entry, adapter)
 
     def served(self) -> list[ModelEntry]:
         """List the models that can answer now, defaults first."""
         self.register_pulled()
-        here = [entry for entry in self._entries.values() if self._local(entry) is not None]
+        here = [entry for entry in self._entries.values() if self._placement.is_here(entry)]
         defaults = set(self._defaults.values())
         return sorted(here, key=lambda entry: (entry.id not in defaults, entry.id))
 
@@ -175,6 +171,7 @@ class Catalog:
 
     def _register(self, entry: ModelEntry) -> None:
         self._entries[entry.id] = entry
+        self._placement.forget(entry.id)
         for alias in entry.aliases:
             self._names.setdefault(alias, entry.id)
 
@@ -187,46 +184,27 @@ class Catalog:
             local = self._weights.locate(source)
         except InvalidRequestError:  # the Hub has rules for names beyond their shape
             return None
-        if local is None or local.path.suffix != ".gguf":
+        if local is None:
             return None
-        entry = entry_of_file(local.path, name, source)
+        try:
+            entry = entry_of(local.path, name, source)
+        except InvalidRequestError:  # no model of text, or of a kind that no engine here runs
+            return None
+        if not self.sources(entry):
+            return None
         self._register(entry)
         return entry
 
     def _is_of_catalogue(self, repo: str) -> bool:
         return any(
-            source.repo == repo for entry in self._entries.values() for _, source in servable(entry)
+            source.repo == repo
+            for entry in self._entries.values()
+            for source in self.sources(entry)
         )
 
-    def _local(self, entry: ModelEntry) -> tuple[EngineName, LocalWeights] | None:
-        for engine, source in servable(entry):
-            if (local := self._weights.locate(source)) is not None:
-                return engine, local
-        return None
-
-    def _deploy(self, entry: ModelEntry) -> Deployment:
-        found = self._local(entry)
-        if found is None:
-            raise self._missing(entry)
-        engine, local = found
-        header = read_header(local.path)
-        config = self._config.models.get(entry.id, ModelConfig())
-        trained = header.context_tokens or entry.context_tokens or self._config.context_tokens
-        context_tokens = min(trained, config.context_tokens or self._config.context_tokens)
-        parallel = config.parallel or self._config.parallel
-        return Deployment(
-            entry=entry,
-            engine=engine,
-            weights=local.path,
-            mmproj=local.mmproj,
-            context_tokens=context_tokens,
-            parallel=parallel,
-            threads=config.threads,
-            pinned=config.pinned,
-            memory_bytes=local.size_bytes
-            + header.kv_bytes_per_token() * context_tokens * parallel
-            + _OVERHEAD_BYTES,
-        )
+    def sources(self, entry: ModelEntry) -> list[WeightsSource]:
+        """The weights of the engines that could serve `entry`, the preferred one's first."""
+        return [source for _, source in self._placement.servable(entry)]
 
     def source_of(self, entry: ModelEntry) -> WeightsSource:
         """Return the weights of the engine that serves `entry`.
@@ -234,67 +212,4 @@ class Catalog:
         Raises:
             ModelNotFoundError: No engine here does: its weights would be of no use.
         """
-        for _, source in servable(entry):
-            return source
-        raise ModelNotFoundError(
-            f"The model {entry.id!r} is known ({entry.task}), but no engine of this server "
-            "runs it yet.",
-            param="model",
-        )
-
-    def _missing(self, entry: ModelEntry) -> ModelNotFoundError:
-        self.source_of(entry)
-        return ModelNotFoundError(
-            f"The model {entry.id!r} is known, but its weights are not on this machine. "
-            f"Fetch them with: openworks models pull {entry.id}",
-            param="model",
-        )
-
-
-def servable(entry: ModelEntry) -> list[tuple[EngineName, WeightsSource]]:
-    """The engines that can run a model for its task, with the weights that each needs."""
-    return [
-        (engine, entry.weights[engine])
-        for engine, tasks in SERVED.items()
-        if engine in entry.weights and entry.task in tasks
-    ]
-
-
-def entry_of_file(path: Path, name: str, source: WeightsSource) -> ModelEntry:
-    """Describe a GGUF file by its own header.
-
-    Raises:
-        InvalidRequestError: It is no GGUF file.
-    """
-    if path.suffix != ".gguf":
-        raise InvalidRequestError(f"{path} is not a .gguf file, the one format served so far.")
-    header = read_header(path)
-    return ModelEntry(
-        id=name,
-        name=header.text("general.name") or name,
-        task=_task_of(header),
-        context_tokens=header.context_tokens,
-        capabilities=_capabilities_of(header),
-        license=header.text("general.license"),
-        parameters=header.text("general.size_label"),
-        weights={"llamacpp": source},
-    )
-
-
-def _task_of(header: GgufHeader) -> Task:
-    pooling = header.integer("{arch}.pooling_type")
-    if pooling == _RANK_POOLING:
-        return "rerank"
-    return "text-embeddings" if pooling or "bert" in header.architecture else "text-generation"
-
-
-def _capabilities_of(header: GgufHeader) -> frozenset[Capability]:
-    if _task_of(header) != "text-generation":
-        return frozenset()
-    template = header.text("tokenizer.chat_template") or ""
-    found: set[Capability] = {"json_schema", "streaming"}
-    if "tools" in template:
-        found.add("tools")
-    if "enable_thinking" in template or "reasoning_effort" in template or "<think>" in template:
-        found.add("reasoning")
-    return frozenset(found)
+        return self._placement.source_of(entry)

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from openworks.ports.catalog import (
     Capability,
-    EngineName,
     ModelEntry,
     Price,
     Task,
+    WeightsFormat,
     WeightsSource,
 )
 
@@ -54,7 +54,7 @@ class _Entry(_Strict):
     gated: bool = False
     parameters: str | None = None
     template: str | None = None
-    weights: dict[EngineName, _Weights] = {}
+    weights: dict[WeightsFormat, _Weights] = {}
     price: _Price = _Price()
 
 

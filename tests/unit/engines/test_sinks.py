@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from openworks.engines.llamacpp.sinks import AfterEcho, LaterRound, UntilCall
+from openworks.engines.llamacpp.sinks import LaterRound, UntilCall
+from openworks.engines.sinks import AfterEcho
 from openworks.ports.calls import Usage
 from openworks.ports.text import TextChunk, ToolCallDelta
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openworks.engines.llamacpp.stops import StopCutter
+from openworks.engines.stops import StopCutter
 from openworks.ports.text import TokenLogprob
 
 texts = st.text("abc", max_size=30)

@@ -44,6 +44,9 @@ class FakeModels:
     def canonical(self, name: str) -> str:
         return "model" if name in {"alias", "model", "other"} else name
 
+    async def deploy(self, name: str, account: AccountId) -> Deployment:
+        return self.resolve(name)
+
     def resolve(self, name: str) -> Deployment:
         if name not in {"alias", "model", "other"}:
             raise ModelNotFoundError(f"The model {name!r} does not exist.")
@@ -75,16 +78,19 @@ class FakeChat:
 class FakeEngines:
     model: FakeChat
 
-    def chat(self, deployment: Deployment) -> FakeChat:
+    def chat(self, deployment: Deployment, account: AccountId) -> FakeChat:
         return self.model
 
-    def completions(self, deployment: Deployment) -> CompletionModel:
+    def completions(self, deployment: Deployment, account: AccountId) -> CompletionModel:
         raise NotImplementedError
 
     def embedder(self, deployment: Deployment) -> Embedder:
         raise NotImplementedError
 
     def reranker(self, deployment: Deployment) -> Reranker:
+        raise NotImplementedError
+
+    def forget(self, generation: str) -> None:
         raise NotImplementedError
 
     def residency(self) -> Sequence[Residency]:

@@ -11,8 +11,9 @@ from benchmarks.random_parts import write_random_reranker
 from openworks.core.errors import InvalidRequestError, ModelNotFoundError
 from openworks.ports.catalog import ModelEntry, WeightsSource
 from openworks.ports.weights import LocalWeights, Progress, PulledRepo
-from openworks.services.catalog import Catalog, CatalogConfig, ModelConfig
+from openworks.services.catalog import Catalog, CatalogConfig
 from openworks.services.catalog_files import read_catalog
+from openworks.services.placement import ModelConfig
 from openworks.storage.weights.cache import check_repo
 from tests.models import random_model
 
@@ -189,7 +190,7 @@ def test_other_format_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
     made = Catalog([], {}, weights=FakeWeights({str(path): path}), config=CatalogConfig())
-    with pytest.raises(InvalidRequestError, match=r"model\.safetensors is not a \.gguf file"):
+    with pytest.raises(InvalidRequestError, match=r"model\.safetensors is neither a \.gguf"):
         made.serve(WeightsSource(path=path), "mine")
 
 

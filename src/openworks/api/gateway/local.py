@@ -13,7 +13,7 @@ from starlette.requests import Request
 from openworks.api.answers import Answer, Events, Json
 from openworks.api.context import Context, Services
 from openworks.api.endpoint import Handler
-from openworks.api.gateway.local_run import HANDLERS, read_run, run_model, told
+from openworks.api.gateway.local_run import HANDLERS, read_run, refused, run_model, told
 from openworks.api.openai import chat, completions, embeddings, rerank
 from openworks.core.errors import AppError, UnknownEndpointError
 from openworks.core.ids import RequestId
@@ -122,7 +122,9 @@ async def _answered(
             raise
         return LocalResponse(200, [_EVENTS], records, events=events, first=first)
     except AppError as error:
-        return LocalResponse.of_error(error, records, is_run=run is not None)
+        if run is None:
+            return LocalResponse.of_error(error, records)
+        return LocalResponse.of_error(refused(run, error), records, is_run=True)
 
 
 class LocalResponse:

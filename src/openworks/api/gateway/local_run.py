@@ -12,9 +12,12 @@ import orjson
 from openworks.api.answers import Answer, Events, Json
 from openworks.api.endpoint import Handler
 from openworks.api.openai import chat, completions, embeddings
+from openworks.core.errors import AppError, ModelNotFoundError, NotFoundError
 from openworks.gateway.compat.workers_run import RunCall, RunOperation, run_embeddings, run_text
 from openworks.gateway.steps import read_object
 from openworks.services.catalog import Catalog
+from openworks.services.deployments import split_name
+from openworks.services.finetunes import no_lora
 from openworks.wire.cloudflare.envelope import success
 
 HANDLERS: Final[dict[RunOperation, Handler]] = {
@@ -40,15 +43,27 @@ def read_run(catalog: Catalog, model: str, body: bytes) -> RunCall:
 
     Raises:
         ModelNotFoundError: There is no such model.
-        InvalidRequestError: The input has no sense for it.
+        InvalidRequestError: The input has no sense for it, or the model takes no adapters.
     """
-    entry = catalog.find(model)
+    base, reference = split_name(model, catalog)
+    entry = catalog.find(base)
     if entry is None:
-        raise catalog.unknown(model)
+        raise catalog.unknown(base)
     fields = read_object(body)
-    if entry.task == "text-embeddings":
+    if entry.task == "text-embeddings" and not reference:
         return run_embeddings(model, fields)
+    if fields.get("lora") is not None and (reference or "lora" not in entry.capabilities):
+        raise no_lora(model)
     return run_text(model, fields)
+
+
+def refused(call: RunCall, error: AppError) -> AppError:
+    """Return a refusal as `run` means it: without the adapter, it is not the model that lacks."""
+    if call.lora is None or error.code != ModelNotFoundError.default_code:
+        return error
+    return NotFoundError(
+        f"Finetune {call.lora[:80]!r} not found.", code="finetune_not_found", param="lora"
+    )
 
 
 def told(call: RunCall, answer: Answer) -> Answer:

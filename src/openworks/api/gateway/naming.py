@@ -8,6 +8,7 @@ from typing import Final
 from openworks.gateway.providers.registry import CUSTOM_PREFIX, Providers
 from openworks.ports.calls import LOCAL_PROVIDER
 from openworks.services.catalog import Catalog
+from openworks.services.deployments import split_name
 
 DYNAMIC: Final = "dynamic"
 _AUTHORS: Final = {
@@ -31,7 +32,12 @@ def is_remote(model: str, catalog: Catalog) -> bool:
     slug, slash, rest = model.partition("/")
     if not slash or not rest:
         return False
-    return slug == DYNAMIC or (is_provider(slug) and catalog.find(model) is None)
+    return slug == DYNAMIC or (is_provider(slug) and not _is_local(model, catalog))
+
+
+def _is_local(model: str, catalog: Catalog) -> bool:
+    """Whether a name, or the model that it asks for an adapter of, is known here."""
+    return catalog.find(split_name(model, catalog)[0]) is not None
 
 
 def gateway_name(model: str, catalog: Catalog) -> tuple[str, str]:

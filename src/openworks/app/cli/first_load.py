@@ -19,6 +19,7 @@ from openworks.ports.catalog import Deployment
 from openworks.ports.engines import Engines, Residency
 from openworks.ports.text import CompletionRequest, Sampling
 from openworks.services.catalog import Catalog
+from openworks.services.keys import DEFAULT_ACCOUNT
 
 T = TypeVar("T")
 _LOOK_S = 0.1
@@ -68,7 +69,7 @@ async def first_token(engines: Engines, deployment: Deployment) -> None:
 
     async def ask() -> None:
         with suppress(InvalidRequestError):  # it is loaded, and dislikes this prompt
-            async for _ in engines.completions(deployment).stream(request):
+            async for _ in engines.completions(deployment, DEFAULT_ACCOUNT).stream(request):
                 pass
 
     await patiently(ask)

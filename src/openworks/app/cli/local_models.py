@@ -9,7 +9,7 @@ from openworks.app.settings import Settings
 from openworks.app.state import chooses_file, make_catalog
 from openworks.ports.catalog import ModelEntry, WeightsSource
 from openworks.ports.weights import LocalWeights
-from openworks.services.catalog import Catalog, servable
+from openworks.services.catalog import Catalog
 from openworks.storage.weights import choose
 from openworks.storage.weights.hub import HubWeights
 
@@ -29,15 +29,15 @@ async def local_catalog(settings: Settings, weights: HubWeights) -> tuple[Catalo
     return catalog, [name for name in settings.models if name not in here]
 
 
-def source_of(entry: ModelEntry) -> WeightsSource | None:
+def source_of(catalog: Catalog, entry: ModelEntry) -> WeightsSource | None:
     """Return where the weights of the engine come from that would serve `entry`; None for none."""
-    return next((source for _, source in servable(entry)), None)
+    return next(iter(catalog.sources(entry)), None)
 
 
-def weights_of(entry: ModelEntry, weights: HubWeights) -> LocalWeights | None:
-    """Return the weights of `entry`, if they are on this machine."""
-    source = source_of(entry)
-    return None if source is None else weights.locate(source)
+def weights_of(catalog: Catalog, entry: ModelEntry, weights: HubWeights) -> LocalWeights | None:
+    """Return the weights of `entry`, if they are on this machine, for any engine."""
+    found = (weights.locate(source) for source in catalog.sources(entry))
+    return next((local for local in found if local is not None), None)
 
 
 def _is_here(catalog: Catalog, weights: HubWeights, name: str) -> bool:
@@ -50,7 +50,7 @@ def _is_here(catalog: Catalog, weights: HubWeights, name: str) -> bool:
         ]
         return choose.choose_gguf(files, choice) is not None
     entry = catalog.find(name)
-    return entry is not None and weights_of(entry, weights) is not None
+    return entry is not None and weights_of(catalog, entry, weights) is not None
 
 
 def _ignore(file: str, size_bytes: int, total_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `openworks serve`, `models`, `keys`, `usage`, `chat`, `doctor`, `version`.
+"""The command line: `openworks serve`, `models`, `adapters`, `keys`, `usage`, `chat`, `doctor`, …
 
 A module for each command. What is slow to import waits inside the command that needs it, so that
 `--help` and `version` answer at once.
@@ -11,7 +11,7 @@ import sys
 import typer
 
 from openworks import __version__
-from openworks.app.cli import keys, models
+from openworks.app.cli import adapters, keys, models
 from openworks.app.cli.chat import chat
 from openworks.app.cli.doctor import doctor
 from openworks.app.cli.serve import serve
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("serve")(serve)
 app.command("chat")(chat)
 app.add_typer(models.app, name="models")
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.command("usage")(usage)
 app.command("doctor")(doctor)

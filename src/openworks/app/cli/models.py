@@ -105,8 +105,8 @@ async def _rows(settings: Settings, *, every: bool) -> list[JsonObject]:
 def _row(catalog: Catalog, entry: ModelEntry, weights: HubWeights) -> JsonObject:
     from openworks.app.cli.local_models import source_of, weights_of
 
-    source = source_of(entry)
-    local = weights_of(entry, weights)
+    source = source_of(catalog, entry)
+    local = weights_of(catalog, entry, weights)
     return {
         "id": entry.id,
         "task": entry.task,
@@ -169,7 +169,7 @@ async def _pull(settings: Settings, name: str) -> None:
             _without_models(settings), weights, on_progress=downloads.on_progress
         )
         entry = None if chooses_file(name) else catalog.find(name)
-        source = source_of(entry) if entry is not None else await hub_source(name, weights)
+        source = source_of(catalog, entry) if entry is not None else await hub_source(name, weights)
         if source is None:
             raise ModelNotFoundError(f"{name} is known, but no engine of this release runs it yet.")
         local: LocalWeights | None = weights.locate(source)
@@ -203,7 +203,7 @@ async def _remove(settings: Settings, name: str) -> None:
                 f"Weights are removed a repository at a time: openworks models rm {repo}"
             )
         entry = catalog.find(name)
-        source = source_of(entry) if entry is not None else None
+        source = source_of(catalog, entry) if entry is not None else None
         if source is not None and source.repo is None:
             raise InvalidRequestError(f"{name} is part of this package and cannot be removed.")
         if source is not None and source.repo is not None:

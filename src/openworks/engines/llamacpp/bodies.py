@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from openworks.core.errors import UnsupportedParameterError
 from openworks.core.json import JsonObject, JsonValue
 from openworks.engines.llamacpp.schema import check_schema, check_tools
+from openworks.engines.text_requests import callable_tools, may_call_tool, reasoning_args
 from openworks.ports.text import ChatRequest, CompletionRequest, Sampling
 
 _STREAMED: JsonObject = {
@@ -68,16 +69,6 @@ def chat_body(request: ChatRequest, traits: ModelTraits) -> JsonObject:
     return body
 
 
-def must_call_tool(request: ChatRequest) -> bool:
-    """Whether the answer has to be a call; it has no content then."""
-    return bool(request.tools) and request.tool_choice not in {"auto", "none"}
-
-
-def may_call_tool(request: ChatRequest) -> bool:
-    """Whether the answer is a call or content, as the model likes."""
-    return bool(request.tools) and request.tool_choice == "auto"
-
-
 def completion_body(request: CompletionRequest, traits: ModelTraits) -> JsonObject:
     """Return the body of a streamed completion request; `echo` is left to the caller."""
     prompt: JsonValue = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
@@ -129,40 +120,18 @@ def _tool_body(request: ChatRequest, traits: ModelTraits) -> JsonObject:
     if not traits.tools:
         raise UnsupportedParameterError("This model's chat template knows no tools.", param="tools")
     check_tools(request.tools)
-    if request.tool_choice in {"auto", "required"}:
-        tools, choice = list(request.tools), request.tool_choice
-    else:
-        tools, choice = [_named_tool(request)], "required"
+    # One that is named is required, and the only one that the model sees.
+    choice = "auto" if may_call_tool(request) else "required"
     return {
-        "tools": list[JsonValue](tools),
+        "tools": list[JsonValue](callable_tools(request)),
         "tool_choice": choice,
         "parallel_tool_calls": request.parallel_tool_calls and traits.parallel_tools,
     }
 
 
-def _named_tool(request: ChatRequest) -> JsonObject:
-    for tool in request.tools:
-        function = tool.get("function")
-        if isinstance(function, dict) and function.get("name") == request.tool_choice:
-            return tool
-    raise UnsupportedParameterError(
-        f"tool_choice names {request.tool_choice!r}, which is not among the tools.",
-        code="invalid_value",
-        param="tool_choice",
-    )
-
-
 def _reasoning_args(request: ChatRequest, traits: ModelTraits) -> JsonObject:
-    effort = request.reasoning_effort
-    if effort is None:
-        return {}
-    if traits.reasoning_effort and effort in {"low", "medium", "high"}:
-        return {"reasoning_effort": effort}
-    if traits.thinking_switch:
-        return {"enable_thinking": effort not in {"none", "minimal"}}
-    raise UnsupportedParameterError(
-        f"This model does not reason: reasoning_effort {effort!r} cannot be honoured.",
-        param="reasoning_effort",
+    return reasoning_args(
+        request, knows_effort=traits.reasoning_effort, knows_switch=traits.thinking_switch
     )
 
 

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 from openworks.core.errors import (
     AppError,
-    ContextLengthExceededError,
     InternalError,
     InvalidRequestError,
 )
 from openworks.core.ids import NewId
-from openworks.engines.llamacpp.stops import StopCutter
+from openworks.engines.stops import StopCutter
+from openworks.engines.text_requests import too_long
 from openworks.ports.calls import Usage
 from openworks.ports.text import FinishReason, TextChunk, TokenLogprob, ToolCallDelta
 
@@ -171,19 +171,11 @@ def error_of(error: Json, param: str = "messages") -> AppError:
     """Translate an error object of llama.cpp's about a request whose prompt is `param`."""
     message = str(error.get("message", "llama.cpp gave no reason")).rstrip(".")
     if (sizes := _TOO_LARGE.search(message)) is not None:  # how it says it of embeddings
-        return _too_long(param, int(sizes[1]), int(sizes[2]))
+        return too_long(param, int(sizes[1]), int(sizes[2]))
     match error.get("type"):
         case "exceed_context_size_error":
-            return _too_long(param, error["n_prompt_tokens"], error["n_ctx"])
+            return too_long(param, error["n_prompt_tokens"], error["n_ctx"])
         case "invalid_request_error":
             return InvalidRequestError(f"The engine refused the request: {message}.")
         case _:
             return InternalError(f"The engine failed: {message}.")
-
-
-def _too_long(param: str, prompt_tokens: int, context_tokens: int) -> AppError:
-    return ContextLengthExceededError(
-        f"This model's maximum context length is {context_tokens} tokens. However, your {param} "
-        f"resulted in {prompt_tokens} tokens. Please reduce the length of the {param}.",
-        param=param,
-    )

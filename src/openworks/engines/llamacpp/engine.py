@@ -15,13 +15,11 @@ from openworks.core.errors import InternalError, InvalidRequestError, ModelUnava
 from openworks.core.gguf import GgufHeader, read_header
 from openworks.core.ids import new_id
 from openworks.core.json import JsonObject
-from openworks.engines.base import Sink, Waiter
+from openworks.engines.base import Origin, Sink, Waiter
 from openworks.engines.llamacpp.bodies import (
     ModelTraits,
     chat_body,
     completion_body,
-    may_call_tool,
-    must_call_tool,
 )
 from openworks.engines.llamacpp.chunks import ChunkReader, error_of
 from openworks.engines.llamacpp.control import Control
@@ -32,7 +30,9 @@ from openworks.engines.llamacpp.forced_calls import (
     functions_of,
 )
 from openworks.engines.llamacpp.params import common_params
-from openworks.engines.llamacpp.sinks import AfterEcho, LaterRound, PromptAlone, UntilCall
+from openworks.engines.llamacpp.sinks import LaterRound, PromptAlone, UntilCall
+from openworks.engines.sinks import AfterEcho
+from openworks.engines.text_requests import later_seed, may_call_tool, must_call_tool
 from openworks.ports.calls import Usage
 from openworks.ports.catalog import Deployment
 from openworks.ports.text import (
@@ -42,7 +42,6 @@ from openworks.ports.text import (
     EmbeddingResult,
     RerankRequest,
     RerankResult,
-    Sampling,
 )
 
 _T = TypeVar("_T")
@@ -92,7 +91,7 @@ class LlamaCppEngine:
         self._task = deployment.entry.task
         self._traits = traits_of(props, read_header(deployment.weights))
 
-    def chat(self, request: ChatRequest, out: Sink) -> None:
+    def chat(self, request: ChatRequest, origin: Origin, out: Sink) -> None:
         self._require("text-generation")
         one_call = bool(request.tools) and not request.parallel_tool_calls
         must_call = must_call_tool(request)
@@ -110,7 +109,7 @@ class LlamaCppEngine:
             )
 
         def make(n: int, at: int, out: Sink) -> None:
-            part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
+            part = replace(request, n=n, sampling=later_seed(request.sampling, at))
             body = chat_body(part, self._traits)
             if must_call or may_call:
                 reader = read(calls_only=True)
@@ -144,7 +143,7 @@ class LlamaCppEngine:
         reader = ChunkReader(new_id=new_id, top_logprobs=None)
         _run(self._server.handle_chat_completions, body, reader, out)
 
-    def complete(self, request: CompletionRequest, out: Sink) -> None:
+    def complete(self, request: CompletionRequest, origin: Origin, out: Sink) -> None:
         self._require("text-generation")
         if request.echo:
             out = AfterEcho(out, self._prompt_text(request), request.n)
@@ -152,7 +151,7 @@ class LlamaCppEngine:
             out = PromptAlone(out)
 
         def make(n: int, at: int, out: Sink) -> None:
-            part = replace(request, n=n, sampling=_later_seed(request.sampling, at))
+            part = replace(request, n=n, sampling=later_seed(request.sampling, at))
             reader = ChunkReader(
                 new_id=new_id,
                 top_logprobs=request.sampling.top_logprobs,
@@ -196,6 +195,12 @@ class LlamaCppEngine:
             scores += [row["relevance_score"] for row in rows]
             usage += Usage(prompt_tokens=answer["usage"]["prompt_tokens"])
         return RerankResult(scores=scores, usage=usage)
+
+    def forget(self, generation: str) -> None:
+        """Nothing to do: an adapter is loaded with the weights, and leaves with the process."""
+
+    def report(self) -> None:
+        """Nothing to say."""
 
     def _require(self, task: str) -> None:
         if self._task != task:
@@ -269,11 +274,6 @@ def _ask(handle: Callable[[bytes], bytes], body: JsonObject, *, param: str) -> d
     if (error := answer.get("error")) is not None:
         raise error_of(error, param)
     return answer
-
-
-def _later_seed(sampling: Sampling, at: int) -> Sampling:
-    """Seed the answers from number `at` on, so that no round repeats the one before."""
-    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + at)
 
 
 def traits_of(props: JsonObject, header: GgufHeader) -> ModelTraits:

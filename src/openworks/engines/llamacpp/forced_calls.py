@@ -14,7 +14,7 @@ from typing import Any, cast
 from openworks.core.ids import NewId
 from openworks.core.json import JsonObject
 from openworks.engines.base import Sink
-from openworks.engines.llamacpp.sinks import Through
+from openworks.engines.sinks import Through
 from openworks.ports.text import TextChunk, ToolCallDelta
 
 _NO_ARGUMENTS: JsonObject = {"type": "object", "properties": {}, "additionalProperties": False}

@@ -8,6 +8,9 @@ from pathlib import Path
 import xllamacpp
 
 from openworks.core.errors import InvalidRequestError
+from openworks.core.gguf import read_header
+from openworks.engines.llamacpp.adapters import write_gguf
+from openworks.ports.adapters import Adapter
 from openworks.ports.catalog import Deployment
 
 SMALL_MODEL_BYTES = 64 * 1024 * 1024
@@ -44,10 +47,20 @@ def common_params(deployment: Deployment, socket: Path) -> xllamacpp.CommonParam
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     _set_task(params, deployment)
+    if deployment.adapter is not None:
+        params.lora_adapters = [_lora(deployment.adapter, deployment.weights)]
     if deployment.entry.template:
         params.chat_template = deployment.entry.template
         params.use_jinja = False  # with Jinja on, a built-in template's name is read as a template
     return params
+
+
+def _lora(adapter: Adapter, weights: Path) -> xllamacpp.CommonAdapterLoraInfo:
+    """Return an adapter as llama.cpp takes it, converting it on its first use."""
+    path = adapter.folder / f"{adapter.generation}.gguf"
+    if not path.exists():
+        write_gguf(adapter.folder, path, read_header(weights))
+    return xllamacpp.CommonAdapterLoraInfo(str(path), 1.0)
 
 
 def default_threads(size_bytes: int) -> int:

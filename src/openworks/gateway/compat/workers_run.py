@@ -6,7 +6,7 @@ Shapes: https://developers.cloudflare.com/workers-ai/models/.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 import orjson
@@ -40,12 +40,12 @@ _AS_THEY_ARE: Final = (
 )  # fmt: skip
 _OWN: Final = frozenset(
     {
-        "functions", "max_completion_tokens", "max_tokens", "messages", "model", "options",
+        "functions", "lora", "max_completion_tokens", "max_tokens", "messages", "model", "options",
         "prompt", "raw", "repetition_penalty", "response_format", "stream", "stream_options",
         "tools",
     }
 )  # fmt: skip
-_NOT_RAW: Final = ("messages", "tools", "functions", "response_format", "tool_choice")
+_NOT_RAW: Final = ("tools", "functions", "response_format", "tool_choice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,8 @@ class RunCall:
     """For `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings`."""
     is_stream: bool = False
     wants_json: bool = False
+    lora: str | None = None
+    """The adapter that the caller asks for, by id or name."""
 
     def answer(self, body: bytes) -> JsonObject:
         """Return `result` for the handler's good answer.
@@ -101,8 +103,9 @@ class RunCall:
 def run_text(model: str, fields: JsonObject) -> RunCall:
     """Return the call for a text model's input.
 
-    `options` is the caller's word to the scheduler and is read elsewhere; `raw` with a prompt goes
-    to plain completions, which put no template around it.
+    `options` is the caller's word to the scheduler and is read elsewhere; `raw` goes to plain
+    completions, which put no template around a prompt, or around what messages say. `lora` is the
+    adapter of a model's name.
 
     Raises:
         UnsupportedParameterError: A field cannot be honoured; names it.
@@ -110,9 +113,10 @@ def run_text(model: str, fields: JsonObject) -> RunCall:
     """
     given: JsonObject = {name: value for name, value in fields.items() if value is not None}
     _refuse(given)
-    body = _options(model, given)
-    if given.get("raw") is True:
-        return _raw(given, body)
+    lora = field_text(given["lora"], "lora") if "lora" in given else None
+    body = _options(model if lora is None else f"{model}+{lora}", given)
+    if given.get("raw") in (True, "true"):  # Cloudflare's users write both
+        return replace(_raw(given, body), lora=lora)
     body["messages"] = _messages(given)
     tools = _tools(given)
     if tools:
@@ -124,7 +128,11 @@ def run_text(model: str, fields: JsonObject) -> RunCall:
             raise unsupported("stream", "JSON Mode does not stream.")
         body["response_format"] = response_format
     return RunCall(
-        operation="chat", body=body, is_stream=is_stream, wants_json=response_format is not None
+        operation="chat",
+        body=body,
+        is_stream=is_stream,
+        wants_json=response_format is not None,
+        lora=lora,
     )
 
 
@@ -149,8 +157,6 @@ def run_embeddings(model: str, fields: JsonObject) -> RunCall:
 
 
 def _refuse(given: Mapping[str, JsonValue]) -> None:
-    if "lora" in given:
-        raise unsupported("lora", "name the adapter as the model instead.")
     for name in given:
         if name not in _OWN and name not in _AS_THEY_ARE:
             raise unsupported(name, "models here have nothing like it.")
@@ -175,8 +181,21 @@ def _raw(given: JsonObject, body: JsonObject) -> RunCall:
     for name in _NOT_RAW:
         if name in given:
             raise unsupported(name, "a raw prompt takes none.")
-    body["prompt"] = field_text(given.get("prompt"), "prompt")
+    body["prompt"] = _raw_prompt(given)
     return RunCall(operation="completions", body=body, is_stream="stream" in body)
+
+
+def _raw_prompt(given: JsonObject) -> str:
+    """Return the prompt, or what messages say one after the other, without their roles."""
+    if "messages" not in given:
+        return field_text(given.get("prompt"), "prompt")
+    said = [
+        field_text(field_object(value, f"messages[{index}]").get("content"), f"messages[{index}]")
+        for index, value in enumerate(field_list(given["messages"], "messages"))
+    ]
+    if not said:
+        raise InvalidRequestError("Invalid 'messages': at least one is needed.", param="messages")
+    return "\n".join(said)
 
 
 def _messages(given: JsonObject) -> list[JsonValue]:

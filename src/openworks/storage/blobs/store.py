@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -16,6 +17,9 @@ from openworks.core.errors import StorageError
 _SCHEMES = ("s3://", "gs://", "az://")
 _MISSING = (FileNotFoundError, NotFoundError)  # obstore raises one or the other
 
+_PIECE_BYTES: Final = 8 << 20
+"""How much of a file is in memory at once."""
+
 Data: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -25,20 +29,28 @@ class ObjectBlobs:
     A bucket's credentials come from where its own tools find them (environment, instance role).
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str | ObjectStore) -> None:
         """Open a place.
 
         Args:
-            place: A folder, made when it is not there, or a URL such as `s3://bucket/prefix`.
+            place: A folder, made when it is not there, or a URL such as `s3://bucket/prefix`; or
+                a store that is open.
 
         Raises:
             StorageError: The URL names no such service, or the folder cannot be made.
         """
-        self._store = _open(place)
+        self._store = _open(place) if isinstance(place, str) else place
 
     async def put(self, name: str, data: Data) -> None:
         with _translated(name):
             await obstore.put_async(self._store, name, data)
+
+    async def put_file(self, name: str, file: BinaryIO) -> None:
+        file.seek(0)
+        with _translated(name):
+            await obstore.put_async(
+                self._store, name, file, chunk_size=_PIECE_BYTES, max_concurrency=2
+            )
 
     async def get(self, name: str) -> bytes | None:
         try:
@@ -58,6 +70,16 @@ class ObjectBlobs:
             return None
         return bytes(found)
 
+    async def get_file(self, name: str, path: Path) -> bool:
+        try:
+            with _translated(name):
+                if await asyncio.to_thread(self._link, name, path):
+                    return True
+                await self._copy(name, path)
+        except _MISSING:
+            return False
+        return True
+
     async def delete(self, name: str) -> None:
         try:
             with _translated(name):
@@ -70,6 +92,25 @@ class ObjectBlobs:
             async for page in obstore.list(self._store, prefix=prefix):
                 for meta in page:
                     yield meta["path"]
+
+    def _link(self, name: str, path: Path) -> bool:
+        """Give a blob that is a file of this machine another name, which costs nothing."""
+        root = self._store.prefix if isinstance(self._store, LocalStore) else None
+        if root is None:
+            return False
+        try:
+            path.hardlink_to(root / name)
+        except OSError:  # another file system, one without links, a name written otherwise
+            return False
+        return True
+
+    async def _copy(self, name: str, path: Path) -> None:
+        size = (await obstore.head_async(self._store, name))["size"]
+        with await asyncio.to_thread(path.open, "xb") as file:
+            for start in range(0, size, _PIECE_BYTES):
+                length = min(_PIECE_BYTES, size - start)
+                piece = await obstore.get_range_async(self._store, name, start=start, length=length)
+                await asyncio.to_thread(file.write, piece)
 
     def put_now(self, name: str, data: Data) -> None:
         """As `put`, waiting in this thread."""

@@ -13,6 +13,9 @@ NUMBERS = {
     "not_found": 7002,
     "unknown_url": 7003,
     "conflict": 7009,
+    "lora_unsupported": 5005,
+    "finetune_incomplete": 3039,
+    "finetune_not_found": 3037,
 }
 """Our error codes → Cloudflare's numbers."""
 

@@ -20,7 +20,7 @@ NUMBERS = {
 }
 """Our error codes → the numbers of Workers AI's own list, where that has one."""
 
-_STATUSES = {5007: 400}
+_STATUSES = {5005: 405, 5007: 400}
 """Where Workers AI answers another status than we would."""
 
 

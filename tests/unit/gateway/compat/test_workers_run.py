@@ -130,6 +130,22 @@ def test_json_mode_takes_a_bare_schema_and_returns_the_object(given: Any, expect
     assert call.answer(_answer({"content": '{"a": [1]}'}))["response"] == {"a": [1]}
 
 
+@pytest.mark.parametrize("fields", [{"prompt": "Hi"}, {"prompt": "Hi", "raw": True}])
+def test_adapter_is_part_of_the_models_name(fields: dict[str, Any]) -> None:
+    call = _run(**fields, lora="pirate")
+
+    assert (call.body["model"], call.lora) == (f"{_MODEL}+pirate", "pirate")
+
+
+@pytest.mark.parametrize("raw", [True, "true"])
+def test_raw_messages_are_said_one_after_the_other(raw: Any) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+
+    call = _run(messages=messages, raw=raw)
+
+    assert (call.operation, call.body["prompt"]) == ("completions", "Be brief.\nHi")
+
+
 @pytest.mark.parametrize("content", ['{"a": ', "5", None, ""])
 def test_json_mode_that_failed_says_so_in_cloudflares_words(content: str | None) -> None:
     call = _run(prompt="Hi", response_format={"type": "json_object"})
@@ -140,11 +156,9 @@ def test_json_mode_that_failed_says_so_in_cloudflares_words(content: str | None)
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": "x", "lora": "a"}, "lora"),
         ({"prompt": "x", "best_of": 2}, "best_of"),
         ({"prompt": "x", "stream": True, "response_format": {"type": "json_object"}}, "stream"),
         ({"prompt": "x", "raw": True, "tools": []}, "tools"),
-        ({"messages": [], "raw": True}, "messages"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
@@ -160,6 +174,9 @@ def test_what_cannot_be_honoured_is_refused_by_name(fields: dict[str, Any], para
         ({"prompt": 5}, "prompt"),
         ({"messages": "x"}, "messages"),
         ({"messages": [1]}, "messages[0]"),
+        ({"messages": [], "raw": True}, "messages"),
+        ({"messages": [{"role": "user"}], "raw": True}, "messages[0]"),
+        ({"prompt": "x", "lora": 5}, "lora"),
         ({"prompt": "x", "tools": {}}, "tools"),
         ({"prompt": "x", "response_format": []}, "response_format"),
     ],

@@ -1,4 +1,4 @@
-"""Stop texts, found in the answer itself.
+"""Stop texts, found in the answer itself, for every engine.
 
 llama.cpp has stops of its own, but on a stream it holds back what may become one and never sends
 it when the answer ends by its length; and it looks for them in tool calls and reasoning too.

@@ -1,0 +1,269 @@
+"""Forms with one large file, written to disk while they come: never whole in memory.
+
+What comes in parts is read by `python-multipart`, as Starlette's own forms are; those keep files in
+memory or in a folder for temporary files, which on many machines is memory as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, MutableMapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openworks.api.body import BodyLimits
+from openworks.core.errors import (
+    ClientClosedRequestError,
+    InvalidRequestError,
+    PayloadTooLargeError,
+    ServerOverloadedError,
+)
+from openworks.services.finetunes import UploadedFile
+
+_FORM: Final = "openworks.form"
+"""Where in its scope a request's form is."""
+_FRAME_BYTES: Final = 64 << 10
+"""What a form may have beside its file."""
+_MAX_FIELD_BYTES: Final = 4096
+_MAX_PARTS: Final = 8
+_WRITE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a form held."""
+
+    fields: Mapping[str, str]
+    file: UploadedFile | None
+    file_name: str
+    """What the client called the file; empty when it gave no name."""
+
+
+class Uploads:
+    """Room on disk for forms that come."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, max_uploads: int, timeout_s: float) -> None:
+        """Remember the bounds.
+
+        Args:
+            folder: Made when it is not there. Files in it have no names, and end with the process.
+            max_bytes: Of one file.
+            max_uploads: How many may come at once.
+            timeout_s: Within which a whole form must have come.
+        """
+        self.limits = BodyLimits(max_bytes=max_bytes + _FRAME_BYTES, timeout_s=timeout_s)
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._max_uploads = max_uploads
+        self._under_way = 0
+
+    def open(self, stack: ExitStack, content_type: str) -> FormReader:
+        """Begin to read a form; what it holds lives as long as `stack`.
+
+        Raises:
+            InvalidRequestError: It is no form.
+            ServerOverloadedError: As many are under way as may be.
+        """
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/form-data" or not boundary:
+            raise InvalidRequestError(
+                f"This request takes multipart/form-data, got {content_type[:80]!r}."
+            )
+        if self._under_way >= self._max_uploads:
+            raise ServerOverloadedError(
+                f"{self._under_way} files are being uploaded, which is as many as this server "
+                "takes at once.",
+                retry_after_s=5.0,
+            )
+        self._under_way += 1
+        stack.callback(self._ended)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the stack closes it
+        stack.callback(file.close)
+        return FormReader(file, boundary, max_bytes=self._max_bytes)
+
+    def _ended(self) -> None:
+        self._under_way -= 1
+
+
+class FormReader:
+    """Reads one form, of any number of small fields and at most one file."""
+
+    def __init__(self, file: BinaryIO, boundary: bytes, *, max_bytes: int) -> None:
+        self._file = file
+        self._max_bytes = max_bytes
+        self._digest = sha256()
+        self._size_bytes = 0
+        self._pending = bytearray()
+        self._fields: dict[str, str] = {}
+        self._file_name: str | None = None
+        self._parts = 0
+        self._header = (bytearray(), bytearray())
+        self._name = ""
+        self._is_file = False
+        self._value = bytearray()
+        self._is_whole = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    async def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            InvalidRequestError: They are no form, or one with more than it may have.
+            PayloadTooLargeError: The file is over the limit.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError as exc:
+            raise InvalidRequestError(f"The form of this request is broken: {exc}.") from exc
+        if len(self._pending) >= _WRITE_BYTES:
+            await self._write()
+
+    async def end(self) -> Form:
+        """Return what the form held; its file is at its end.
+
+        Raises:
+            InvalidRequestError: It broke off.
+        """
+        if not self._is_whole:
+            raise InvalidRequestError("The form of this request breaks off before its end.")
+        await self._write()
+        file = UploadedFile(
+            file=self._file, size_bytes=self._size_bytes, sha256=self._digest.hexdigest()
+        )
+        return Form(
+            fields=self._fields,
+            file=None if self._file_name is None else file,
+            file_name=self._file_name or "",
+        )
+
+    async def _write(self) -> None:
+        data, self._pending = self._pending, bytearray()
+        await asyncio.to_thread(self._write_now, data)
+
+    def _write_now(self, data: bytearray) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MAX_PARTS:
+            raise InvalidRequestError(f"The form of this request has over {_MAX_PARTS} parts.")
+        self._name, self._is_file, self._value = "", False, bytearray()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header[0].extend(data[start:end])
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1].extend(data[start:end])
+
+    def _on_header_end(self) -> None:
+        name, value = self._header
+        self._header = (bytearray(), bytearray())
+        if bytes(name).lower() != b"content-disposition":
+            return
+        options = parse_options_header(bytes(value))[1]
+        self._name = options.get(b"name", b"").decode(errors="replace")
+        file_name = options.get(b"filename")
+        if file_name is not None or self._name == "file":
+            if self._file_name is not None:
+                raise InvalidRequestError("The form of this request has two files.", param="file")
+            self._is_file = True
+            self._file_name = (file_name or b"").decode(errors="replace")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self._size_bytes += end - start
+            if self._size_bytes > self._max_bytes:
+                raise PayloadTooLargeError(
+                    f"The file is over the limit of {self._max_bytes / 1e6:g} MB."
+                )
+            self._pending += memoryview(data)[start:end]
+            return
+        self._value += memoryview(data)[start:end]
+        if len(self._value) > _MAX_FIELD_BYTES:
+            raise InvalidRequestError(
+                f"The field {self._name[:80]!r} is over {_MAX_FIELD_BYTES} bytes.",
+                param=self._name[:80],
+            )
+
+    def _on_part_end(self) -> None:
+        if not self._is_file:
+            self._fields[self._name] = self._value.decode(errors="replace")
+
+    def _on_end(self) -> None:
+        self._is_whole = True
+
+
+class FormEndpoint:
+    """An endpoint that is given a form in the place of a body.
+
+    The form is read when the endpoint asks for the body: it has found out who asks by then, and
+    knows how to refuse.
+    """
+
+    def __init__(self, inner: ASGIApp, uploads: Uploads) -> None:
+        self._inner = inner
+        self._uploads = uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as stack:
+
+            async def receive_form() -> Message:
+                if _FORM in scope:
+                    return await receive()
+                scope[_FORM] = None
+                reader = self._uploads.open(stack, _content_type(scope))
+                scope[_FORM] = await _read(reader, receive, self._uploads.limits.max_bytes)
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            await self._inner(scope, receive_form, send)
+
+
+def form_of(scope: MutableMapping[str, Any]) -> Form:
+    """Return the form of a request to a `FormEndpoint`, by its scope."""
+    form = scope[_FORM]
+    assert isinstance(form, Form)
+    return form
+
+
+async def _read(reader: FormReader, receive: Receive, max_bytes: int) -> Form:
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientClosedRequestError("The client left before its request was complete.")
+        data = message.get("body", b"")
+        size += len(data)
+        if size > max_bytes:
+            raise PayloadTooLargeError(f"The form is over the limit of {max_bytes / 1e6:g} MB.")
+        await reader.feed(data)
+        if not message.get("more_body", False):
+            return await reader.end()
+
+
+def _content_type(scope: Scope) -> str:
+    found = dict(scope["headers"]).get(b"content-type", b"")
+    assert isinstance(found, bytes)
+    return found.decode("latin-1")
