@@ -1,0 +1,1 @@
+"""Our own engine: continuous batching, with many LoRA adapters in one batch."""
