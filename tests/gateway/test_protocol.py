@@ -339,6 +339,61 @@ def test_pipelined_requests_are_answered_in_their_order(place: Place, stream: bo
         assert answer.is_whole
 
 
+_CACHED = "cf-aig-cache-ttl: 60\r\n"
+
+
+def _keep_an_answer(place: Place, wire: Wire) -> None:
+    """Have the answer to the request that is sent next in the cache: it needs no waiting then."""
+    wire.send(request(place, more=_CACHED))
+    assert wire.answer().headers["cf-aig-cache-status"] == "MISS"
+
+
+def test_a_client_that_closes_its_side_at_once_gets_its_answer(place: Place) -> None:
+    with wired(place) as wire:
+        _keep_an_answer(place, wire)
+        wire.send(request(place, more=_CACHED))
+        wire.sock.shutdown(socket.SHUT_WR)
+        answer = wire.answer()
+
+    assert answer.headers["cf-aig-cache-status"] == "HIT"
+    assert answer.is_whole
+
+
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [("no HTTP\r\n\r\n", 400), ("X-A: " + "x" * 70_000, 431)],
+    ids=["no HTTP", "headers without end"],
+)
+def test_an_answer_goes_before_the_refusal_of_what_came_with_its_request(
+    place: Place, behind: str, status: int
+) -> None:
+    begin = "" if status == 400 else head(place)
+    with wired(place) as wire:
+        _keep_an_answer(place, wire)
+        wire.send(request(place, more=_CACHED) + begin + behind)
+        first, second = wire.answer(), wire.answer()
+
+    assert (first.status, first.headers["cf-aig-cache-status"]) == (200, "HIT")
+    assert second.status == status
+
+
+@pytest.mark.parametrize("way", [SHORT, LONG, "Connection: close\r\n"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_leave_in_order_when_the_first_is_there_at_once(
+    place: Place, way: str, stream: bool
+) -> None:
+    with wired(place) as wire:
+        _keep_an_answer(place, wire)
+        later = request(place, way, model="mock-t5", stream=stream)
+        wire.send(request(place, more=_CACHED) * 3 + later)
+        hits = [wire.answer() for _ in range(3)]
+        last = wire.answer()
+
+    assert [hit.headers["cf-aig-cache-status"] for hit in hits] == ["HIT"] * 3
+    assert "mock-t5" in last.body.decode()
+    assert last.is_whole
+
+
 def test_pipelined_requests_of_both_ways_are_never_mixed_up(place: Place) -> None:
     """A client that gets no answer before the connection ends asks again on another."""
     shapes = [

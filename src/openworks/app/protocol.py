@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -89,12 +90,35 @@ class Front(Protocol):
         ...
 
 
+class Turn:
+    """Whose answers leave at the end of this turn of the loop, one connection after the other.
+
+    Between two answers there is time for the client's process to fall asleep, and it is the sender
+    who pays for waking it: sent in a row, answers to one client wake it once.
+    """
+
+    def __init__(self) -> None:
+        self._flushes: list[Callable[[], None]] = []
+
+    def add(self, flush: Callable[[], None]) -> None:
+        """Call `flush` at the end of the turn; it must not raise."""
+        if not self._flushes:
+            asyncio.get_running_loop().call_soon(self._end)
+        self._flushes.append(flush)
+
+    def _end(self) -> None:
+        flushes, self._flushes = self._flushes, []
+        for flush in flushes:
+            flush()
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """One connection."""
 
     header_timeout_s: float
     body_timeout_s: float
     front: Front | None
+    turn: Turn
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -104,6 +128,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._keep_alive = True
         self._is_old = False
         self._waiting: deque[_Received] = deque()
+        self._unsent = b""
         self._task: asyncio.Task[None] | None = None
         self._is_last = False
         self._tick_s = min(_MAX_TICK_S, self.header_timeout_s / 4)
@@ -111,14 +136,12 @@ class GatewayProtocol(HttpToolsProtocol):
         self._ticker: asyncio.TimerHandle = self.loop.call_later(self._tick_s, self._tick)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase == "idle":
-            self._await("headers", self.header_timeout_s)
         super().data_received(data)
         if self._phase == "headers":
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
+                self._send(_TOO_LARGE)
+                self._close()
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -133,14 +156,19 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._is_last:
             return
-        front = self.front
-        if front is not None and self.url.startswith(front.prefix) and self._is_plain():
-            self._short = front.read(self.parser.get_method(), self.url, self.headers)
+        front, parser = self.front, self.parser
+        version, method = parser.get_http_version(), parser.get_method()
+        if (
+            front is not None
+            and self.url.startswith(front.prefix)
+            and self._is_plain(version, method)
+        ):
+            self._short = front.read(method, self.url, self.headers)
         if self._short is not None:
             self._parts = []
             self._size = 0
-            self._is_old = self.parser.get_http_version() == "1.0"
-            self._keep_alive = self.parser.should_keep_alive() and not self._is_old
+            self._is_old = version == "1.0"
+            self._keep_alive = parser.should_keep_alive() and not self._is_old
             self._await("body", self.body_timeout_s)
         elif self._task is not None or self._waiting:
             # A request for the ASGI application behind one of ours, in one go: answers must come
@@ -159,19 +187,21 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._is_last:
             return  # it came behind another request, after whose answer the connection ends
         self._ticker.cancel()  # the connection is another protocol's from now on
+        self.flush()
         super().handle_websocket_upgrade()
 
-    def _is_plain(self) -> bool:
+    def _is_plain(self, version: str, method: bytes) -> bool:
         cycle = self.cycle
         return (
             (cycle is None or cycle.response_complete)
-            and self.parser.get_http_version() in _VERSIONS
-            and self.parser.get_method() not in _LONG_METHODS
+            and version in _VERSIONS
+            and method not in _LONG_METHODS
             and not self.parser.should_upgrade()
         )
 
     def _take_long_way(self) -> None:
         self._await("asgi", None)
+        self.flush()
         url, headers = self.url, self.headers
         super().on_message_begin()  # makes a scope around headers of its own
         self.url = url
@@ -202,7 +232,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._await("busy", None)
             if self._task is None:
                 self._write_whole(refused, keep_alive=False)
-                self.transport.close()
+                self._close()
             return
         self._size += len(body)
         self._parts.append(body)
@@ -267,14 +297,14 @@ class GatewayProtocol(HttpToolsProtocol):
             else:
                 await self._write_stream(answer, received)
         except UpstreamError:
-            self.transport.close()  # without the last chunk: the client can tell
+            self._close()  # without the last chunk: the client can tell
         except Exception:
             # The boundary of one request: it fails alone, and the log has the details.
             log.exception("request.failed", extra={"route": received.request.route})
             assert self.front is not None
             if not started and not self.transport.is_closing():
                 self._write_whole(self.front.failed(), keep_alive=False)
-            self.transport.close()
+            self._close()
         # Here, as the task's callback comes a turn of the loop after the answer was written: the
         # client's next request may come before it, and would look like one in line.
         self._task = None
@@ -286,13 +316,39 @@ class GatewayProtocol(HttpToolsProtocol):
         body = answer.body or b""
         head = _head(answer, keep_alive=keep_alive)
         if answer.status in _BODILESS:
-            self.transport.write(head + b"\r\n")
+            self._send(head + b"\r\n")
         else:
-            self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            self._send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+
+    def _send(self, data: bytes) -> None:
+        """Write at the end of this turn."""
+        if self._unsent:
+            self._unsent += data
+        else:
+            self._unsent = data
+            self.turn.add(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits for the end of this turn."""
+        unsent, self._unsent = self._unsent, b""
+        if unsent and not self.transport.is_closing():
+            self.transport.write(unsent)
+
+    def _close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def eof_received(self) -> None:
+        self.flush()  # the transport closes after this, perhaps in the turn of the last bytes
+
+    def send_400_response(self, msg: str) -> None:
+        self.flush()
+        super().send_400_response(msg)
 
     async def _write_stream(self, answer: GatewayAnswer, received: _Received) -> None:
         chunks, transport, flow = answer.chunks, self.transport, self.flow
         assert chunks is not None
+        self.flush()
         try:
             head = _head(answer, keep_alive=received.keep_alive)
             if received.is_old:  # it knows no chunks: the end of the connection ends the answer
@@ -320,13 +376,13 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not received.keep_alive:
-            self.transport.close()
+            self._close()
         elif self._waiting:
             if len(self._waiting) <= _PAUSE_AT:
                 self.flow.resume_reading()
             self._answer(self._waiting.popleft())
         elif self._is_last:
-            self.transport.close()
+            self._close()
         else:
             self.flow.resume_reading()
             if self._phase == "busy":
@@ -348,6 +404,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._task is not None:
             self._is_last = True
         else:
+            self.flush()
             super().shutdown()
 
     # How long the client may take.
@@ -364,7 +421,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self._phase == "body" and self._task is None and self.front is not None:
             self._write_whole(self.front.too_slow(), keep_alive=False)
-        self.transport.close()
+        self._close()
 
 
 _Phase = Literal["headers", "body", "busy", "asgi", "idle"]
@@ -413,5 +470,10 @@ def protocol_class(
     return type(
         "Protocol",
         (GatewayProtocol,),
-        {"header_timeout_s": header_timeout_s, "body_timeout_s": body_timeout_s, "front": front},
+        {
+            "header_timeout_s": header_timeout_s,
+            "body_timeout_s": body_timeout_s,
+            "front": front,
+            "turn": Turn(),
+        },
     )

@@ -6,7 +6,7 @@ from typing import Final
 
 from openworks.gateway.parts import Prices
 from openworks.gateway.policy import Policy
-from openworks.gateway.providers.prices import cost_usd, estimate_tokens
+from openworks.gateway.providers.prices import estimate_tokens, tokens_usd
 from openworks.gateway.steps import Step
 from openworks.ports.calls import Principal, Usage
 from openworks.ports.gateways import Metadata
@@ -35,7 +35,7 @@ class Bill:
             most = _DEFAULT_COMPLETION_TOKENS
         else:
             most = max(peek.max_tokens, 0)  # less would make room for others
-        usage = Usage(prompt_tokens=estimate_tokens(peek.prompt_bytes), completion_tokens=most)
+        prompt_tokens = estimate_tokens(peek.prompt_bytes)
         return Claim(
             gateway=self._policy.gateway,
             account_id=self._policy.gateway.account_id,
@@ -43,8 +43,8 @@ class Bill:
             provider=step.provider.slug,
             model=peek.model,
             metadata=step.options.metadata or {},
-            tokens=usage.prompt_tokens + usage.completion_tokens,
-            cost_usd=self.cost_usd(step, usage),
+            tokens=prompt_tokens + most,
+            cost_usd=self._cost_usd(step, prompt_tokens, most),
         )
 
     def bare_claim(self, step: Step | None, metadata: Metadata | None) -> Claim:
@@ -62,16 +62,20 @@ class Bill:
 
     def cost_usd(self, step: Step, usage: Usage) -> float:
         """Return what tokens cost."""
+        return self._cost_usd(
+            step, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+        )
+
+    def _cost_usd(
+        self, step: Step, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0
+    ) -> float:
         custom = step.options.custom_cost
         if custom is not None:
             if custom.total_usd is not None:
                 return custom.total_usd
-            return (
-                usage.prompt_tokens * custom.per_token_in
-                + usage.completion_tokens * custom.per_token_out
-            )
+            return prompt_tokens * custom.per_token_in + completion_tokens * custom.per_token_out
         price = self._prices.price(step.provider.slug, step.peek.model)
-        return 0.0 if price is None else cost_usd(price, usage)
+        return tokens_usd(price, prompt_tokens, completion_tokens, cached_tokens=cached_tokens)
 
     def spent_usd(self, step: Step | None, usage: Usage | None, *, is_good: bool) -> float:
         """Return what a call cost, now that it is over.

@@ -16,7 +16,6 @@ from openworks.gateway.providers.base import AUTH_HEADERS
 from openworks.gateway.steps import Step, read_object
 from openworks.ports.answers_cache import CachedAnswer
 from openworks.ports.calls import LOCAL_PROVIDER, Principal
-from openworks.ports.upstream import Headers
 
 
 class CacheUse:
@@ -34,7 +33,7 @@ class CacheUse:
         policy: Policy,
         principal: Principal,
         request: GatewayRequest,
-        forward: Headers,
+        told: bytes,
         step: Step,
         *,
         is_anonymous: bool,
@@ -47,7 +46,7 @@ class CacheUse:
             policy: Of the gateway.
             principal: Who calls.
             request: What is asked, whole: the fallbacks of its first step belong to it.
-            forward: The headers that a provider may see.
+            told: What the headers say that can change the answer.
             step: The first one.
             is_anonymous: Whether the caller showed no key, and shares nothing with those who did.
         """
@@ -66,8 +65,8 @@ class CacheUse:
             epoch=policy.cache_epoch,
             provider=self._place(),
             target=request.endpoint.encode() + b"?" + request.query,
-            credential=self._credential_digest(),
-            headers=forward,
+            credential=self._credentials(),
+            told=told,
             body=request.body,
             stream=step.peek.stream,
             custom_key=plan.custom_key,
@@ -136,21 +135,20 @@ class CacheUse:
             epoch=policy.cache_epoch,
             provider=self._place(),
             target=target,
-            credential=self._credential_digest(),
+            credential=hashlib.sha256(self._credentials()).digest(),
         )
         self._likeness = await semantic.look(scope, question.text, threshold=threshold)
         return self._likeness.answer
 
-    def _credential_digest(self) -> bytes:
+    def _credentials(self) -> bytes:
+        """Return what may authorise the call; the caller's own is in it, so it must not be kept."""
         step = self._step
-        stored = b"-"  # strangers share nothing with those who have a key
+        stored = "-"  # strangers share nothing with those who have a key
         if not self._is_anonymous:
-            stored = b"".join(
-                credential.digest.encode()
-                for credential in self._policy.credentials(step.provider, step.options.byok_alias)
-            )
-        brought = b"".join(value for name, value in step.headers if name in AUTH_HEADERS)
-        return hashlib.sha256(brought + b"\0" + stored).digest()
+            credentials = self._policy.credentials(step.provider, step.options.byok_alias)
+            stored = "".join([credential.digest for credential in credentials])
+        brought = b"".join([value for name, value in step.headers if name in AUTH_HEADERS])
+        return brought + b"\0" + stored.encode()
 
     def _place(self) -> str:
         place, step = self._request.provider, self._step

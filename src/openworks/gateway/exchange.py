@@ -26,8 +26,9 @@ from openworks.gateway.caching.plan import may_store, plan, stored_headers
 from openworks.gateway.compat.base import StreamTranslator
 from openworks.gateway.endings import as_app_error, ending_of, header_safe, type_of
 from openworks.gateway.gate import passed, refused
+from openworks.gateway.heads import Head
 from openworks.gateway.messages import JSON_HEADER, GatewayAnswer, GatewayRequest
-from openworks.gateway.options import Options, returned_headers, without_limits
+from openworks.gateway.options import Options, returned_headers
 from openworks.gateway.parts import Parts
 from openworks.gateway.plans import Plan, make_plan, rate_claim
 from openworks.gateway.policy import Policy, RunningRoute
@@ -65,10 +66,10 @@ class Exchange:
     """One call: `begin`, then `run` if that gave no answer, or `abandon` if `run` never began."""
 
     __slots__ = (
-        "_admission", "_attempts", "_bill", "_brought", "_cache", "_created_at_s", "_deployment",
-        "_done", "_first_s", "_forward", "_is_anonymous", "_is_estimated", "_options", "_parts",
-        "_plan", "_policy", "_principal", "_request", "_route_admissions", "_screened",
-        "_started_s", "_step", "_step_index", "_used", "_waiting", "id",
+        "_admission", "_attempts", "_bill", "_cache", "_created_at_s", "_deployment", "_done",
+        "_first_s", "_head", "_is_anonymous", "_is_estimated", "_parts", "_plan", "_policy",
+        "_principal", "_request", "_route_admissions", "_screened", "_started_s", "_step",
+        "_step_index", "_used", "_waiting", "id",
     )  # fmt: skip
 
     def __init__(
@@ -76,23 +77,19 @@ class Exchange:
         call_id: RequestId,
         parts: Parts,
         request: GatewayRequest,
-        options: Options,
-        forward: Headers,
+        head: Head,
         principal: Principal,
         policy: Policy,
         *,
-        brought_credential: bool,
         is_anonymous: bool = False,
     ) -> None:
         self.id = call_id
         self._parts = parts
         self._request = request
-        self._options = options
-        self._forward = forward
+        self._head = head
         self._principal = principal
         self._policy = policy
         self._bill = Bill(parts.prices, policy, principal)
-        self._brought = brought_credential
         self._is_anonymous = is_anonymous
         self._created_at_s = parts.clock.now_s()
         self._started_s = parts.clock.monotonic_s()
@@ -116,10 +113,10 @@ class Exchange:
         try:
             self._plan = plan = make_plan(
                 self._request,
-                self._options,
-                self._forward,
+                self._head.options,
+                self._head.forward,
                 self._policy,
-                brought_credential=self._brought,
+                brought_credential=self._head.brought,
                 clock=self._parts.clock,
                 rng=self._parts.rng,
                 passes=self._passes_rate,
@@ -129,24 +126,28 @@ class Exchange:
                 return self
             self._check_model(step)
             self._admit(step)
-            if self._waiting is not None or self._policy.screen is not None:
-                return self
-            return self._look_in_cache(step) or self
+            return (self._look_in_cache(step) if self._is_ready() else None) or self
         except AppError as error:
             return self._refuse(error)
 
     async def run(self) -> GatewayAnswer:
         """Return the answer. Cancelling it ends the call at the provider."""
         try:
-            return await self._run()
+            answer = None if self._is_ready() else await self._catch_up()
+            return await self._answered() if answer is None else answer
         except AppError as error:
             return self._refuse(error)
         except BaseException as error:
             self._finish(error, status=ClientClosedRequestError.status, usage=self._used)
             raise
 
-    async def _run(self) -> GatewayAnswer:
-        step, has_looked = self._step, True
+    def _is_ready(self) -> bool:
+        """Whether nothing more must be awaited before a provider is asked."""
+        return self._step is not None and self._waiting is None and self._policy.screen is None
+
+    async def _catch_up(self) -> GatewayAnswer | None:
+        """Do what `begin` had to leave; return the answer if the cache has it."""
+        step = self._step
         if step is None:
             assert self._plan is not None
             step = self._step = await self._plan.following()
@@ -154,19 +155,11 @@ class Exchange:
                 raise ProviderError("The route ended without asking a model.")
             self._check_model(step)
             self._admit(step)
-            has_looked = False
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self._admission = passed(await waiting)
-            has_looked = False
-        if self._policy.screen is not None:
-            await self._screen_prompt(step)
-            has_looked = False
-        answer = None if has_looked else self._look_in_cache(step)
-        return answer if answer is not None else await self._answered(step)
-
-    def _plan_label(self) -> str | None:
-        return None if self._plan is None else self._plan.label
+        await self._screen_prompt(step)
+        return self._look_in_cache(step)
 
     def abandon(self) -> None:
         """Record a call whose client left before `run` began; does nothing after that."""
@@ -220,7 +213,7 @@ class Exchange:
             self._policy,
             self._principal,
             self._request,
-            self._forward,
+            self._head.told,
             step,
             is_anonymous=self._is_anonymous,
         )
@@ -243,7 +236,9 @@ class Exchange:
 
     # Asking.
 
-    async def _answered(self, step: Step) -> GatewayAnswer:
+    async def _answered(self) -> GatewayAnswer:
+        step = self._step
+        assert step is not None
         if self._cache is not None:
             found = await self._cache.wait()
             if found is not None:
@@ -315,7 +310,7 @@ class Exchange:
             if limited is None:
                 return (credential,)
             claim = msgspec.structs.replace(
-                self._bill.bare_claim(self._step, self._options.metadata), gateway=limited
+                self._bill.bare_claim(self._step, self._head.options.metadata), gateway=limited
             )
             decided = self._parts.limiter.admit(claim)
             if isinstance(decided, Awaitable):
@@ -330,7 +325,7 @@ class Exchange:
 
     async def _passes_rate(self, at: RateStep, running: RunningRoute) -> bool:
         decided = self._parts.limiter.admit(
-            rate_claim(at, running, self._bill.bare_claim(self._step, self._options.metadata))
+            rate_claim(at, running, self._bill.bare_claim(self._step, self._head.options.metadata))
         )
         if isinstance(decided, Awaitable):
             decided = await decided
@@ -383,7 +378,9 @@ class Exchange:
                 "This server's own models need a key: send it as cf-aig-authorization.",
                 code="missing_api_key",
             )
-        return self._parts.local.transport(self._principal)
+        # On an open server the path names the account, whose adapters these are.
+        account = self._policy.gateway.account_id
+        return self._parts.local.transport(replace(self._principal, account_id=account))
 
     def _retry(self, step: Step) -> RetryPolicy:
         options, base = step.options, self._policy.gateway.retry
@@ -544,7 +541,7 @@ class Exchange:
 
     def _told(self) -> Options:
         """Return what the caller says of the call: by the step's config, else by headers."""
-        return self._options if self._step is None else self._step.options
+        return self._head.options if self._step is None else self._step.options
 
     def _keeps_bodies(self) -> bool:
         kept = self._told().collect_payload
@@ -562,9 +559,8 @@ class Exchange:
         return b"" if self._step is None else self._step.body
 
     def _returned(self, reply: Reply) -> Headers:
-        headers = returned_headers(reply.headers)
         # One header of a name: the caller is told of the limit that it meets first.
-        return headers if self._admission is None else without_limits(headers)
+        return returned_headers(reply.headers, has_limits=self._admission is not None)
 
     def _own_headers(self) -> Headers:
         headers: Headers = [
@@ -626,24 +622,31 @@ class Exchange:
         for admission in self._route_admissions:
             admission.settle(tokens=counted.prompt_tokens, cost_usd=cost)
         shown = counted if hit is None else hit.usage
-        record = self._record(error, status, hit is not None, shown, cost)
+        options = self._told()
+        record = self._record(options, error, status, hit is not None, shown, cost)
         bodies = None
         if self._keeps_bodies():
             bodies = CallBodies(
                 request=self._logged_request(),
                 response=hit.body if hit is not None else response,
-                request_type=type_of(self._forward),
+                request_type=type_of(self._head.forward),
                 response_type=type_of(hit.headers if hit is not None else headers),
                 is_partial=is_partial,
             )
-        logs = self._policy.logs(collect=self._told().collect_log)
+        logs = self._policy.logs(collect=options.collect_log)
         for recorder in self._parts.recorders:
             recorder.record(record, bodies, policy=logs)
 
     def _record(
-        self, error: BaseException | None, status: int, hit: bool, usage: Usage, cost_usd: float
+        self,
+        options: Options,
+        error: BaseException | None,
+        status: int,
+        hit: bool,
+        usage: Usage,
+        cost_usd: float,
     ) -> CallRecord:
-        request, options, step = self._request, self._told(), self._step
+        request, step = self._request, self._step
         outcome, status, code = ending_of(error, status)
         started_s, first_s = self._started_s, self._first_s
         return CallRecord(
@@ -672,7 +675,7 @@ class Exchange:
             attempts=self._attempts,
             estimated=self._is_estimated,
             custom_cost=options.custom_cost is not None,
-            routed_by=self._plan_label(),
+            routed_by=None if self._plan is None else self._plan.label,
             guard_findings=() if self._screened is None else self._screened.findings,
             trace_id=options.trace_id,
             parent_span_id=options.parent_span_id,

@@ -33,11 +33,11 @@ _NOT_FORWARDED: Final = _HOP_BY_HOP | {
     b"accept-encoding",  # answers are read on their way, and loopback and data centres are fast
     b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"forwarded", b"x-real-ip",
 }  # fmt: skip
-_REQUEST_LIMITS: Final = (
+_NOT_RETURNED: Final = _HOP_BY_HOP | {b"content-length", b"set-cookie", b"alt-svc"}
+_NOT_RETURNED_BESIDE_LIMITS: Final = _NOT_RETURNED | {
     b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests",
     b"x-ratelimit-reset-requests",
-)  # fmt: skip
-_NOT_RETURNED: Final = _HOP_BY_HOP | {b"content-length", b"set-cookie", b"alt-svc"}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +106,15 @@ def forwarded(headers: Headers) -> Headers:
     return [header for header in headers if header[0] not in _NOT_FORWARDED]
 
 
-def returned_headers(headers: Headers) -> Headers:
-    """Return a provider's headers without those that belong to its connection alone."""
-    return [header for header in headers if header[0] not in _NOT_RETURNED]
+def returned_headers(headers: Headers, *, has_limits: bool = False) -> Headers:
+    """Return a provider's headers without those that belong to its connection alone.
 
-
-def without_limits(headers: Headers) -> Headers:
-    """Return a provider's headers without its limits on requests, where ours are told."""
-    return [header for header in headers if header[0] not in _REQUEST_LIMITS]
+    Args:
+        headers: As they came.
+        has_limits: Whether the caller is told of limits of ours, in the place of its own.
+    """
+    dropped = _NOT_RETURNED_BESIDE_LIMITS if has_limits else _NOT_RETURNED
+    return [header for header in headers if header[0] not in dropped]
 
 
 _Reader = Callable[[Options, str, bytes], None]

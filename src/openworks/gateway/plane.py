@@ -14,11 +14,10 @@ from openworks.core.errors import (
 )
 from openworks.core.ids import AccountId, RequestId
 from openworks.gateway.exchange import Exchange
+from openworks.gateway.heads import Head, Heads
 from openworks.gateway.messages import JSON_HEADER, GatewayAnswer, GatewayRequest
-from openworks.gateway.options import Options, split_headers
 from openworks.gateway.parts import Parts
 from openworks.gateway.policy import Policies, Policy
-from openworks.gateway.secrets import take_our_secret
 from openworks.ports.calls import Principal
 from openworks.ports.snapshots import GatewaySnapshot, Snapshots
 from openworks.ports.upstream import Headers
@@ -75,34 +74,29 @@ class DataPlane:
         self._snapshots = snapshots
         self._policies = policies
         self._rng = rng
+        self._heads = Heads()
 
     def begin(self, request: GatewayRequest) -> GatewayAnswer | Exchange | Opening:
         """Return the answer, or what must be `run` for it; never waits, and never raises."""
         try:
-            options, forward = split_headers(request.headers)
-            secret, brought = take_our_secret(options.authorization, forward, self._callers.token)
-            if secret is not None:
-                options.authorization = secret.encode("latin-1")  # so that steps can leave it out
-            principal = self._callers.peek(secret)
+            head = self._heads.read(request.headers, self._callers.token)
+            principal = self._callers.peek(head.secret)
             snapshot: GatewaySnapshot | None = None
             if principal is not None:
                 account = account_of(principal, request.account)
-                gateway = request.gateway
-                snapshot = self._snapshots.snapshot_nowait(account, gateway)
+                snapshot = self._snapshots.snapshot_nowait(account, request.gateway)
             if principal is None or snapshot is None:
-                return Opening(self, request, options, forward, secret, brought)
-            return self.exchange(request, options, forward, principal, snapshot, brought).begin()
+                return Opening(self, request, head)
+            return self._exchange(request, head, principal, snapshot).begin()
         except AppError as error:
             return refusal(error)
 
-    def exchange(
+    def _exchange(
         self,
         request: GatewayRequest,
-        options: Options,
-        forward: Headers,
+        head: Head,
         principal: Principal,
         snapshot: GatewaySnapshot,
-        brought: bool,
         *,
         is_anonymous: bool = False,
     ) -> Exchange:
@@ -117,22 +111,13 @@ class DataPlane:
             self._new_id(),
             self.parts,
             request,
-            options,
-            forward,
+            head,
             principal,
             self._policies.of(snapshot),
-            brought_credential=brought,
             is_anonymous=is_anonymous,
         )
 
-    async def open(
-        self,
-        request: GatewayRequest,
-        options: Options,
-        forward: Headers,
-        secret: str | None,
-        brought: bool,
-    ) -> Exchange:
+    async def open(self, request: GatewayRequest, head: Head) -> Exchange:
         """Ask the database who asks and by which policy.
 
         Raises:
@@ -141,15 +126,9 @@ class DataPlane:
             InvalidRequestError: There is no such gateway.
             StorageError: The database is away.
         """
-        found = await self.find(request, secret)
-        return self.exchange(
-            request,
-            options,
-            forward,
-            found.principal,
-            found.snapshot,
-            brought,
-            is_anonymous=found.is_anonymous,
+        found = await self.find(request, head.secret)
+        return self._exchange(
+            request, head, found.principal, found.snapshot, is_anonymous=found.is_anonymous
         )
 
     async def find(self, request: GatewayRequest, secret: str | None) -> Found:
@@ -202,30 +181,17 @@ class DataPlane:
 class Opening:
     """A request of which something must be asked of the database first."""
 
-    __slots__ = ("_brought", "_forward", "_options", "_plane", "_request", "_secret")
+    __slots__ = ("_head", "_plane", "_request")
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        request: GatewayRequest,
-        options: Options,
-        forward: Headers,
-        secret: str | None,
-        brought: bool,
-    ) -> None:
+    def __init__(self, plane: DataPlane, request: GatewayRequest, head: Head) -> None:
         self._plane = plane
         self._request = request
-        self._options = options
-        self._forward = forward
-        self._secret = secret
-        self._brought = brought
+        self._head = head
 
     async def run(self) -> GatewayAnswer:
         """Return the answer; as `Exchange.run`."""
         try:
-            exchange = await self._plane.open(
-                self._request, self._options, self._forward, self._secret, self._brought
-            )
+            exchange = await self._plane.open(self._request, self._head)
         except AppError as error:
             return refusal(error)
         begun = exchange.begin()

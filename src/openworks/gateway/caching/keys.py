@@ -18,7 +18,7 @@ def cache_key(
     provider: str,
     target: bytes,
     credential: bytes,
-    headers: Headers,
+    told: bytes,
     body: bytes,
     stream: bool = False,
     custom_key: bytes | None = None,
@@ -35,8 +35,8 @@ def cache_key(
         epoch: The gateway's `cache_epoch`.
         provider: The provider's slug.
         target: The provider's path with its query, as it is sent.
-        credential: A digest of what authorises the call at the provider; empty for none.
-        headers: What the provider is sent, names in lower case.
+        credential: What authorises the call at the provider; empty for none.
+        told: What the headers say that can change the answer, as `told_by` returns it.
         body: What the provider is sent.
         stream: Whether the answer is asked for as a stream; counts beside a key of the caller's
             own, so that who asks for a whole answer gets no stream.
@@ -46,13 +46,6 @@ def cache_key(
         kind, target, told, body = b"s" if stream else b"w", b"", b"", custom_key
     else:
         kind = b"x"
-        told = b"\n".join(
-            [
-                name + b":" + value
-                for name, value in headers
-                if name not in _SILENT and not name.startswith(_SILENT_PREFIXES)
-            ]
-        )
     account_bytes, gateway_bytes, provider_bytes = (
         account.encode(),
         gateway.encode(),
@@ -82,7 +75,18 @@ def cache_key(
     return digest.digest()
 
 
-# Headers may hold no line break, so that joined lines cannot be mistaken for other ones.
+def told_by(headers: Headers) -> bytes:
+    """Return what headers say apart from who asks: names, in lower case, and values."""
+    # Headers may hold no line break, so that joined lines cannot be mistaken for other ones.
+    return b"\n".join(
+        [
+            name + b":" + value
+            for name, value in headers
+            if name not in _SILENT and not name.startswith(_SILENT_PREFIXES)
+        ]
+    )
+
+
 _SILENT: Final = frozenset(
     {
         # The credential is in the key as a digest.

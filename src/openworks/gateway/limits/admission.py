@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openworks.gateway.limits.rules import NANO, Budget
+from openworks.gateway.limits.rules import NANO, Budget, Rate, quantity
 from openworks.gateway.limits.turns import Turns
 from openworks.gateway.limits.windows import Bucket, Slot
 from openworks.ports.upstream import Headers
@@ -17,8 +17,8 @@ class Held:
         "budget",
         "budget_left",
         "held",
+        "rate",
         "rate_left",
-        "rate_limit",
         "rate_reset_s",
     )
 
@@ -26,7 +26,7 @@ class Held:
         self.held: list[tuple[Budget, Bucket, Slot, int]] | None = []
         self._turns = turns
         self._key = key
-        self.rate_limit = -1
+        self.rate: Rate | None = None
         self.rate_left = 0
         self.rate_reset_s = 0.0
         self.budget: Budget | None = None
@@ -36,16 +36,16 @@ class Held:
     def remaining(self) -> Headers:
         """Of the tightest rate limit and the tightest budget, as they were on admission."""
         headers: Headers = []
-        if self.rate_limit >= 0:
+        if self.rate is not None:
             headers = [
-                (b"x-ratelimit-limit-requests", b"%d" % self.rate_limit),
+                self.rate.limit_header,
                 (b"x-ratelimit-remaining-requests", b"%d" % self.rate_left),
                 (b"x-ratelimit-reset-requests", duration(self.rate_reset_s).encode()),
             ]
         budget = self.budget
         if budget is not None:
             headers += (
-                (b"cf-aig-budget-limit", quantity(budget.is_cost, budget.limit)),
+                budget.limit_header,
                 (b"cf-aig-budget-remaining", quantity(budget.is_cost, self.budget_left)),
             )
         return headers
@@ -88,13 +88,3 @@ def duration(seconds: float) -> str:
         return f"{rest}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
-
-
-def quantity(is_cost: bool, amount: int) -> bytes:
-    """Write tokens as a whole number, and nano-dollars as dollars with six decimals."""
-    if amount < 0:
-        amount = 0
-    if not is_cost:
-        return b"%d" % amount
-    micro = amount // (NANO // 1_000_000)
-    return b"%d.%06d" % (micro // 1_000_000, micro % 1_000_000)

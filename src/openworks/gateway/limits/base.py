@@ -154,7 +154,7 @@ class BaseLimiter(ABC):
             taken.append(bucket)
             if room < least:
                 least = room
-                call.rate_limit = rate.limit
+                call.rate = tightest_rate = rate
                 tightest = bucket
         refused = self._reserve(claim, state.budgets, call) if state.budgets else None
         if refused is not None:
@@ -162,7 +162,7 @@ class BaseLimiter(ABC):
         for bucket in taken:
             bucket.take(now_s, 1)
         if taken:
-            call.rate_left = tightest.left(call.rate_limit, least) - 1
+            call.rate_left = tightest.left(tightest_rate.limit, least) - 1
             call.rate_reset_s = tightest.reset_s(now_s)
         return call
 

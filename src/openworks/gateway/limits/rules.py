@@ -142,10 +142,11 @@ class Buckets:
 class Rate:
     """One rate limit."""
 
-    __slots__ = ("_read", "buckets", "label", "limit")
+    __slots__ = ("_read", "buckets", "label", "limit", "limit_header")
 
     def __init__(self, rule: RateLimit, buckets: Buckets) -> None:
         self.limit = rule.limit
+        self.limit_header = (b"x-ratelimit-limit-requests", b"%d" % rule.limit)
         self.label = rule.per
         self.buckets = buckets
         self._read = None if rule.per == "gateway" else _reader(rule.per)
@@ -157,13 +158,16 @@ class Rate:
 class Budget:
     """One spend rule."""
 
-    __slots__ = ("_filters", "_parts", "buckets", "id", "is_cost", "limit", "rule")
+    __slots__ = (
+        "_filters", "_parts", "buckets", "id", "is_cost", "limit", "limit_header", "rule",
+    )  # fmt: skip
 
     def __init__(self, rule: SpendRule, buckets: Buckets) -> None:
         self.rule = rule
         self.id = rule.id
         self.is_cost = rule.unit == "cost"
         self.limit = round(rule.limit * NANO) if self.is_cost else int(rule.limit)
+        self.limit_header = (b"cf-aig-budget-limit", quantity(self.is_cost, self.limit))
         self.buckets = buckets
         self._filters: tuple[tuple[Read, frozenset[str]], ...] = tuple(
             (_reader(name), frozenset(selector.values))
@@ -199,6 +203,16 @@ class Budget:
         if len(self._parts) == 1:
             return _quote(self._parts[0](claim))
         return "/".join(_quote(read(claim)) for read in self._parts)
+
+
+def quantity(is_cost: bool, amount: int) -> bytes:
+    """Write tokens as a whole number, and nano-dollars as dollars with six decimals."""
+    if amount < 0:
+        amount = 0
+    if not is_cost:
+        return b"%d" % amount
+    micro = amount // (NANO // 1_000_000)
+    return b"%d.%06d" % (micro // 1_000_000, micro % 1_000_000)
 
 
 def rate_identity(rule: RateLimit) -> tuple[object, ...]:

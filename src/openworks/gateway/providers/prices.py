@@ -138,16 +138,28 @@ def estimate_tokens(num_bytes: int) -> int:
 
 def cost_usd(price: Price | None, usage: Usage) -> float:
     """What a call costs; 0 where the price is not known."""
+    return tokens_usd(
+        price,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+    )
+
+
+def tokens_usd(
+    price: Price | None, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0
+) -> float:
+    """What tokens cost; the cached ones are among those of the prompt."""
     if price is None:
         return 0.0
-    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    cached = min(cached_tokens, prompt_tokens)
     cached_price = price.cached_input_usd_per_mtok
     if cached_price is None:
         cached_price = price.input_usd_per_mtok
     return (
-        (usage.prompt_tokens - cached) * price.input_usd_per_mtok
+        (prompt_tokens - cached) * price.input_usd_per_mtok
         + cached * cached_price
-        + usage.completion_tokens * price.output_usd_per_mtok
+        + completion_tokens * price.output_usd_per_mtok
     ) / 1e6
 
 

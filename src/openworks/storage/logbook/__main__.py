@@ -5,11 +5,14 @@ When its standard input ends, the server is gone: it writes what it has, and end
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from openworks.core.clock import SystemClock
 from openworks.storage.blobs.store import ObjectBlobs
@@ -20,18 +23,32 @@ from openworks.storage.logbook.retention import Caretaker
 from openworks.storage.logbook.spool import Spool
 from openworks.storage.logbook.writer import LogWriter
 
+_PIPE_BYTES: Final = 1 << 20
+
 
 def main() -> None:
     """Run until standard input ends."""
     # The server is told to stop, and closes our input when it has nothing more to write.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    _widen(sys.stdin.fileno())
     pipe = Pipe(sys.stdin.fileno(), sys.stdout.fileno())
     try:
         start = decode_start(pipe.read_line())
     except ServerGoneError:
         return
-    _open(start, pipe).run()
+    book = _open(start, pipe)
+    # A batch is thousands of objects without cycles: walking through them again and again is waste.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    book.run()
+
+
+def _widen(descriptor: int) -> None:
+    """Let a batch pass at once, where the system can: each stop wakes the server once more."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):  # no pipe, or more than this user may have
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _open(start: Start, pipe: Pipe) -> Logbook:

@@ -74,13 +74,14 @@ class Pipe:
             raise ServerGoneError from None
 
     def _read(self, length: int) -> bytearray:
-        parts = bytearray()
-        while len(parts) < length:
-            part = os.read(self._batches, min(length - len(parts), 1 << 20))
-            if not part:
+        data = bytearray(length)
+        rest = memoryview(data)
+        while rest:
+            size = os.readv(self._batches, [rest])
+            if not size:
                 raise ServerGoneError
-            parts += part
-        return parts
+            rest = rest[size:]
+        return data
 
 
 class Logbook:

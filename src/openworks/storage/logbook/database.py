@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
+
+import msgspec
 
 BUSY_TIMEOUT_S = 0.25
 """How long a batch waits for another process's transaction before it goes to the spool file."""
@@ -100,7 +101,7 @@ class SqliteLogDatabase:
 
     def known_ids(self, ids: Sequence[str]) -> set[str]:
         sql = "SELECT id FROM call_records WHERE id IN (SELECT value FROM json_each(?))"
-        return {row[0] for row in self.query(sql, (json.dumps(ids),))}
+        return {row[0] for row in self.query(sql, (msgspec.json.encode(ids).decode(),))}
 
     def close(self) -> None:
         if self._open is not None:

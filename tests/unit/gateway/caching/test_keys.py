@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from openworks.gateway.caching.keys import cache_key
+from openworks.gateway.caching.keys import cache_key, told_by
 
 CALL: dict[str, Any] = {
     "account": "acc",
@@ -20,7 +20,8 @@ CALL: dict[str, Any] = {
 
 
 def key(**changes: Any) -> bytes:
-    return cache_key(**{**CALL, **changes})
+    call = {**CALL, **changes}
+    return cache_key(told=told_by(call.pop("headers")), **call)
 
 
 @pytest.mark.parametrize(
