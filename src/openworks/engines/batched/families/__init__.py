@@ -1,0 +1,1 @@
+"""Model families: each turns a `config.json` into a `ModelSpec`."""
