@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from openworks.ports.catalog import EngineName
 from tests.api.shapes import AsyncCheckedTransport, CheckedTransport
 from tests.api.weights import TestModels
 from tests.server import ServerProcess
@@ -25,16 +26,26 @@ ClientFor = Callable[..., OpenAI]
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> TestModels:
-    return TestModels(tmp_path_factory.mktemp("models"))
+def engine(request: pytest.FixtureRequest) -> EngineName:
+    """What runs the chat models; `tests.engine_choice.EACH_ENGINE` runs a file over all."""
+    chosen: EngineName = getattr(request, "param", "llamacpp")
+    return chosen
 
 
 @pytest.fixture(scope="session")
-def server(models: TestModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def models(engine: EngineName, tmp_path_factory: pytest.TempPathFactory) -> TestModels:
+    return TestModels(tmp_path_factory.mktemp("models"), engine)
+
+
+@pytest.fixture(scope="session")
+def server(
+    models: TestModels, engine: EngineName, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """Serves `plain`, `encoder` and `talker`, the last being the default chat model."""
     files = [models.plain, models.encoder, models.talker]
     process = ServerProcess(
-        {"models": [str(file) for file in files]}, tmp_path_factory.mktemp("server")
+        {"models": [str(file) for file in files], "catalog.engine": engine},
+        tmp_path_factory.mktemp("server"),
     )
     yield process
     assert process.stop() == 0

@@ -9,9 +9,13 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from openworks.ports.catalog import EngineName
 from tests.api.asks import ASCII, HELLO, NO_END, text_of
 from tests.api.raw import post
+from tests.engine_choice import EACH_ENGINE
 from tests.server import ServerProcess
+
+pytestmark = EACH_ENGINE
 
 
 def test_answer_has_an_id_a_model_and_a_message(client: OpenAI) -> None:
@@ -244,7 +248,7 @@ def test_usage_is_not_sent_on_a_stream_that_does_not_ask_for_it(client: OpenAI) 
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
 
-def test_a_repeated_prompt_is_read_from_the_cache(client: OpenAI) -> None:
+def test_a_repeated_prompt_is_read_from_the_cache(client: OpenAI, engine: EngineName) -> None:
     messages: list[ChatCompletionMessageParam] = [
         {"role": "user", "content": "A beginning that no other test has. " * 8}
     ]
@@ -256,7 +260,9 @@ def test_a_repeated_prompt_is_read_from_the_cache(client: OpenAI) -> None:
     assert again.usage is not None
     assert again.usage.prompt_tokens_details is not None
     assert (first.usage.prompt_tokens_details.cached_tokens or 0) < 50
-    assert again.usage.prompt_tokens_details.cached_tokens == again.usage.prompt_tokens - 1
+    computed = again.usage.prompt_tokens - (again.usage.prompt_tokens_details.cached_tokens or 0)
+    # One token has to be computed in any case; the batched engine shares whole blocks.
+    assert 1 <= computed <= {"llamacpp": 1, "batched": 16}[engine]
 
 
 def test_an_answer_can_be_sent_back_as_it_came(client: OpenAI) -> None:

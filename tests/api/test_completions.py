@@ -12,7 +12,10 @@ from openai import AsyncOpenAI, OpenAI
 from tests.api.asks import ASCII, NO_END
 from tests.api.raw import post
 from tests.api.weights import VOCAB
+from tests.engine_choice import EACH_ENGINE
 from tests.server import ServerProcess
+
+pytestmark = EACH_ENGINE
 
 OPTIONS: dict[str, Any] = {
     "model": "talker",

@@ -17,7 +17,10 @@ from tests.api.asks import HELLO, NO_END
 from tests.api.raw import post, request_bytes, reset
 from tests.api.weights import TestModels
 from tests.conftest import ClientFor, open_client
+from tests.engine_choice import EACH_ENGINE
 from tests.server import SETTLE_S, ServerProcess, wait_until
+
+pytestmark = EACH_ENGINE
 
 LONG: dict[str, Any] = {
     "model": "slow",

@@ -11,6 +11,9 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion
 
 from tests.api.asks import ASCII, HELLO, NO_END, text_of
+from tests.engine_choice import EACH_ENGINE
+
+pytestmark = EACH_ENGINE
 
 
 def answer_to(client: OpenAI, **options: Any) -> ChatCompletion:

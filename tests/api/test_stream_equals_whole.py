@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from openai import OpenAI
 
 from tests.api.asks import CALLING, HELLO, NO_END, TIME, WEATHER, text_of
+from tests.engine_choice import EACH_ENGINE
+
+pytestmark = EACH_ENGINE
 
 MAX_TOKENS = 24
 SEEDS = st.integers(min_value=-(2**63), max_value=2**63 - 1)

@@ -17,7 +17,10 @@ from openai.types.chat import (
 from pydantic import BaseModel, ConfigDict
 
 from tests.api.asks import CALLING, COLOUR_SCHEMA, HELLO, TIME, WEATHER
+from tests.engine_choice import EACH_ENGINE
 from tests.server import ServerProcess
+
+pytestmark = EACH_ENGINE
 
 
 def answer_to(client: OpenAI, **options: Any) -> ChatCompletion:
@@ -82,6 +85,7 @@ def test_required_makes_a_call_of_a_model_that_talks(client: OpenAI, stream: boo
             "messages": HELLO,
             "tools": [WEATHER, TIME],
             "tool_choice": "required",
+            "parallel_tool_calls": False,
             "max_tokens": 300,
             "seed": seed,
         }
