@@ -1,7 +1,9 @@
 #!/bin/sh
-# Trains both embedded models as shipped; run it again to resume. Takes two hours on two cores.
+# Trains the embedded models and adapters as shipped; run it again to resume. Takes three hours on
+# two cores.
 set -eu
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=PASSIVE PYTHONPATH=.
 python -m training.embed "$@"
 python -m training.chat "$@"
+python -m training.adapters

@@ -1,0 +1,1 @@
+"""Three LoRA adapters for the embedded chat model, trained from nothing but this folder."""
