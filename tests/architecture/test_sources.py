@@ -41,6 +41,7 @@ def test_blind_excepts_stand_at_the_stated_boundaries_alone() -> None:
         "engines/batched/loop.py",  # one step
         "engines/batched/adapter_loader.py",  # one adapter's files
         "engines/batched/tokenizer.py",  # a library that raises nothing more precise
+        "engines/batched/transformers_executor.py",  # the same
         "engines/client.py",  # closes a socket and raises again
         "engines/llamacpp/engine.py",  # a callback, whose error is raised outside it
         "gateway/ledger.py",  # one batch

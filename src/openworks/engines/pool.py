@@ -24,7 +24,7 @@ from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, 
 from openworks.engines.supervisor import RestartConfig, Supervisor
 from openworks.engines.vectors import shortened
 from openworks.ports.catalog import Deployment, EngineName
-from openworks.ports.engines import Residency
+from openworks.ports.engines import EngineReport, Residency
 from openworks.ports.text import (
     ChatModel,
     CompletionModel,
@@ -109,7 +109,7 @@ class EnginePool:
                 in_flight=self._leases.get(key, 0),
                 restarts=supervisor.restarts,
                 load_s=supervisor.load_s,
-                report=supervisor.current.report if supervisor.current else None,
+                report=_report_of(supervisor),
             )
             for key, supervisor in reversed(self._supervisors.items())
         ]
@@ -178,6 +178,8 @@ class EnginePool:
 
     async def _forget(self, generation: str) -> None:
         for key, supervisor in list(self._supervisors.items()):
+            if self._supervisors.get(key) is not supervisor:
+                continue  # it went while another was told
             if key.generation is None and supervisor.current is not None:
                 await supervisor.current.forget(generation)
             elif key.generation == generation and not self._leases.get(key):
@@ -264,6 +266,12 @@ def _key(deployment: Deployment) -> _Key:
     return _Key(
         deployment.entry.id, deployment.engine, None if adapter is None else adapter.generation
     )
+
+
+def _report_of(supervisor: Supervisor) -> EngineReport | None:
+    """What a process last said; nothing once it has ended, for then nothing of it is so."""
+    process = supervisor.current
+    return process.report if process is not None and process.is_alive else None
 
 
 def memory_of(supervisor: Supervisor) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -100,7 +101,7 @@ class BatchedEngine:
         self._prompter = prompter
         self._loop = loop
         self._ids = itertools.count(1)
-        threading.Thread(target=loop.run, name="steps", daemon=True).start()
+        threading.Thread(target=self._take_steps, name="steps", daemon=True).start()
 
     def chat(self, request: ChatRequest, origin: Origin, out: Sink) -> None:
         prompt = self._prompter.chat(request)
@@ -126,6 +127,13 @@ class BatchedEngine:
 
     def report(self) -> EngineReport:
         return self._loop.report()
+
+    def _take_steps(self) -> None:
+        try:
+            self._loop.run()
+        finally:
+            # Nobody would be answered any more; the server starts another process.
+            os._exit(1)
 
     def _write(self, prompt: Prompt, sampling: Sampling, n: int, origin: Origin, out: Sink) -> None:
         adapter = origin.adapter

@@ -55,7 +55,7 @@ class Job:
         """Say once that the prompt is being read: a call that is cut off has been counted."""
         if not self._told_prompt:
             self._told_prompt = True
-            self._out.put(TextChunk(usage=self._usage()))
+            self._put(TextChunk(usage=self._usage()))
 
     def take(self, sequence: Sequence, choice: Choice) -> bool:
         """Write a token down; return whether that ended the answer.
@@ -66,7 +66,7 @@ class Job:
         writer = self._writers[sequence]
         chunk = writer.take(choice)
         if chunk is not None:
-            self._out.put(replace(chunk, usage=self._usage()))
+            self._put(replace(chunk, usage=self._usage()))
         return writer.finish_reason is not None
 
     def close(self, sequence: Sequence) -> None:
@@ -90,6 +90,10 @@ class Job:
         self._ended.wait()
         if self._error is not None:
             raise self._error
+
+    def _put(self, chunk: TextChunk) -> None:
+        if not self.is_cancelled:
+            self._out.put(chunk)
 
     def _usage(self) -> Usage:
         first = next(iter(self._writers))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openworks.core.clock import Clock
-from openworks.core.errors import AppError, InternalError
+from openworks.core.errors import AppError, InternalError, ModelUnavailableError
 from openworks.engines.batched.adapter_loader import AdapterLoader
 from openworks.engines.batched.executor import Executor
 from openworks.engines.batched.job import Job
-from openworks.engines.batched.plan import Plan, Work
+from openworks.engines.batched.plan import Plan
 from openworks.engines.batched.sampler import Sampler
+from openworks.engines.batched.sampling import Draw
 from openworks.engines.batched.scheduler import Scheduler
 from openworks.engines.batched.sequence import AdapterKey, Sequence
 from openworks.ports.adapters import Adapter
@@ -30,6 +32,8 @@ _LOOK_S = 0.02
 """How often a loop that can only wait looks for callers that have left."""
 _DESCRIBE_S = 0.1
 """How often the report is made anew while steps are taken."""
+_MAX_FAILURES = 5
+"""Steps that may fail in a row. A device that is lost fails all of them."""
 
 
 class StepLoop:
@@ -52,7 +56,9 @@ class StepLoop:
         self._inbox: deque[Callable[[], None]] = deque()
         self._wakes = threading.Event()
         self._jobs: dict[Sequence, Job] = {}
-        self._adapters: dict[AdapterKey, Adapter] = {}
+        self._adapters: dict[AdapterKey, Adapter] = {}  # all that left something behind
+        self._forgotten: set[AdapterKey] = set()
+        self._num_failures = 0  # in a row
         self._totals = _Totals()
         self._described_s = 0.0
         self._report = EngineReport()
@@ -71,7 +77,11 @@ class StepLoop:
         return self._report
 
     def run(self) -> None:
-        """Take steps until the process ends."""
+        """Take steps until the process ends.
+
+        Raises:
+            Exception: What made too many steps in a row fail; those who waited have been told.
+        """
         while True:
             try:
                 self._turn()
@@ -79,6 +89,9 @@ class StepLoop:
                 # The boundary of the loop: what was running is lost, what comes next is not.
                 log.exception("engine.step_failed")
                 self._fail_all()
+                self._num_failures += 1
+                if self._num_failures >= _MAX_FAILURES:
+                    raise
 
     def _tell(self, what: Callable[[], None]) -> None:
         self._inbox.append(what)
@@ -101,47 +114,69 @@ class StepLoop:
 
     def _step(self, plan: Plan) -> None:
         for work in plan.work:
-            if work.piece.start + len(work.piece.token_ids) <= work.sequence.num_prompt:
-                self._jobs[work.sequence].read_prompt()
+            job = self._jobs.get(work.sequence)
+            is_prompt = work.piece.start + len(work.piece.token_ids) <= work.sequence.num_prompt
+            if job is not None and is_prompt:
+                with self._failing_alone(job):
+                    job.read_prompt()
         logits = self._executor.run(plan.step) if plan.work else None
         self._scheduler.computed(plan)
         if logits is not None:
             self._totals.add(plan)
-            self._write([work for work in plan.work if work.is_last], logits)
+            self._write([work.sequence for work in plan.work if work.is_last], logits)
+            self._num_failures = 0
         if self._clock.monotonic_s() - self._described_s > _DESCRIBE_S:
             self._describe()
 
-    def _write(self, work: list[Work], logits: Tensor) -> None:
+    def _write(self, sequences: list[Sequence], logits: Tensor) -> None:
         """Choose a token for each row of logits, and hand it to its answer."""
-        if not work:
-            return
-        jobs = [self._jobs[each.sequence] for each in work]
-        draws = [job.writer(each.sequence).draw() for job, each in zip(jobs, work, strict=True)]
-        choices = self._sampler.choose(logits, draws)
-        for job, each, choice in zip(jobs, work, choices, strict=True):
-            sequence = each.sequence
-            if sequence not in self._jobs:
+        rows: list[int] = []
+        draws: list[Draw] = []
+        for row, sequence in enumerate(sequences):
+            job = self._jobs.get(sequence)
+            if job is None:
                 continue  # another answer of its job has just failed, and it with it
-            try:
+            with self._failing_alone(job):
+                draws.append(job.writer(sequence).draw())
+                rows.append(row)
+        if not rows:
+            return
+        if len(rows) < len(sequences):
+            logits = logits[rows]
+        for row, choice in zip(rows, self._sampler.choose(logits, draws), strict=True):
+            sequence = sequences[row]
+            job = self._jobs.get(sequence)
+            if job is None:
+                continue
+            with self._failing_alone(job):
                 if choice is None:
                     raise InternalError("The model's output was not usable: no token is possible.")
                 self._scheduler.append(sequence, choice.token)
                 if job.take(sequence, choice):
                     self._end(sequence)
                     job.close(sequence)
-            except AppError as error:
-                self._fail(job, error)
+
+    @contextmanager
+    def _failing_alone(self, job: Job) -> Iterator[None]:
+        """Fail a job, and no other, by what is raised inside."""
+        try:
+            yield
+        except AppError as error:
+            self._fail(job, error)
+        except Exception:
+            # The boundary of one request, of which others in the same step know nothing.
+            log.exception("engine.request_failed")
+            self._fail(job, _broken("The engine failed on this request"))
 
     def _admit(self, job: Job) -> None:
-        sequences = job.sequences
-        try:
+        with self._failing_alone(job):
+            sequences = job.sequences
             self._scheduler.add_group(sequences)
-        except AppError as error:
-            job.fail(error)
-            return
-        self._jobs.update(dict.fromkeys(sequences, job))
-        if job.adapter is not None and sequences[0].adapter is not None:
-            self._adapters[sequences[0].adapter] = job.adapter
+            self._jobs.update(dict.fromkeys(sequences, job))
+            key = sequences[0].adapter
+            if job.adapter is not None and key is not None:
+                self._adapters[key] = job.adapter
+                self._forgotten.discard(key)
 
     def _drop_cancelled(self) -> None:
         for job in {job for job in self._jobs.values() if job.is_cancelled}:
@@ -168,14 +203,24 @@ class StepLoop:
             try:
                 self._executor.put_adapter(change.slot, change.weights)
             except AppError as error:
-                self._scheduler.adapter_failed(change.key, error)
-                self._tell_failures()
+                self._drop_unfit(change.key, error)
+                return False
+            except Exception:
+                # The boundary of one adapter, which would be put there again and again.
+                log.exception("engine.adapter_failed")
+                reason = "The adapter cannot be put into memory; the log has the details."
+                self._drop_unfit(change.key, ModelUnavailableError(reason))
                 return False
         return True
+
+    def _drop_unfit(self, key: AdapterKey, error: AppError) -> None:
+        self._scheduler.adapter_failed(key, error)
+        self._tell_failures()
 
     def _forget(self, generation: str) -> None:
         for key in [key for key in self._adapters if key.generation == generation]:
             self._scheduler.forget_adapter(key)
+            self._forgotten.add(key)
 
     def _tell_failures(self) -> None:
         for failure in self._scheduler.take_failures():
@@ -183,18 +228,20 @@ class StepLoop:
                 self._fail(job, failure.error)
 
     def _fail(self, job: Job, error: AppError) -> None:
-        for sequence in job.sequences:
-            self._end(sequence)
+        sequences = job.sequences
         job.fail(error)
+        for sequence in sequences:
+            if sequence in self._jobs:  # else it was never taken in
+                self._end(sequence)
 
     def _fail_all(self) -> None:
         for job in set(self._jobs.values()):
-            self._fail(job, InternalError("The engine failed; its log has the details."))
+            self._fail(job, _broken("The engine failed"))
 
     def _end(self, sequence: Sequence) -> None:
+        del self._jobs[sequence]
         self._scheduler.end(sequence)
         self._totals.preemptions += sequence.num_preemptions
-        del self._jobs[sequence]
 
     def _describe(self) -> None:
         usage = self._scheduler.usage
@@ -203,8 +250,9 @@ class StepLoop:
         self._adapters = {
             key: adapter
             for key, adapter in self._adapters.items()
-            if key in places or key in waited_for
+            if key not in self._forgotten or key in places or key in waited_for
         }
+        self._forgotten &= self._adapters.keys()
         self._report = EngineReport(
             running=usage.num_running,
             waiting=usage.num_waiting + usage.num_preempted,
@@ -231,6 +279,10 @@ class StepLoop:
             description=self._executor.description,
         )
         self._described_s = self._clock.monotonic_s()
+
+
+def _broken(what: str) -> InternalError:
+    return InternalError(f"{what}; its log has the details.")
 
 
 @dataclass(slots=True)

@@ -317,8 +317,9 @@ class Scheduler:
         return True
 
     def _open(self, sequence: Sequence) -> bool:
-        """Hold blocks, leaving one for each running sequence to grow by."""
-        return self._tables.open(sequence, spare=len(self._running))
+        """Hold blocks, leaving one for each running sequence that may need another."""
+        spare = sum(map(self._tables.may_grow, self._running))
+        return self._tables.open(sequence, spare=spare)
 
     def _grow(self, sequence: Sequence) -> bool:
         """Take blocks for new tokens; those admitted last give theirs when none is free.

@@ -32,6 +32,11 @@ class BlockTables:
                 f"{pool.num_blocks * pool.block_tokens}."
             )
 
+    def may_grow(self, sequence: Sequence) -> bool:
+        """Whether a sequence may come to need more blocks than it holds."""
+        most = self.pool.blocks_for(sequence.num_prompt + sequence.max_tokens)
+        return most > len(sequence.blocks)
+
     def open(self, sequence: Sequence, *, spare: int) -> bool:
         """Hold blocks for all tokens of a sequence, those included that are computed already.
 

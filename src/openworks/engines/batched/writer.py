@@ -16,6 +16,7 @@ from openworks.engines.batched.formats.deltas import (
     Reasoning,
 )
 from openworks.engines.batched.grammar import Matcher
+from openworks.engines.batched.logprobs import Part, PendingLogprobs
 from openworks.engines.batched.sampling import Choice, Draw, SamplingRules, TokenCounts
 from openworks.engines.batched.tokenizer import Tokenizer
 from openworks.engines.stops import StopCutter
@@ -84,8 +85,10 @@ class AnswerWriter:
         self._new_id = new_id
         self._cutter = StopCutter(plan.stops)
         self._tail = ""
+        self._given_tail = ""
         self._has_called = False
-        self._logprobs: list[TokenLogprob] = []  # of tokens whose text is still held back
+        self._num_held = 0  # tokens from which nothing has come yet
+        self._logprobs = PendingLogprobs()
 
     @property
     def max_tokens(self) -> int:
@@ -111,21 +114,29 @@ class AnswerWriter:
             InvalidRequestError: The grammar came to a dead end.
         """
         self.num_tokens += 1
+        self._num_held += 1
         is_end = choice.token in self._tokenizer.eos_ids
         if self._counts is not None:
             self._counts.add(choice.token)
         text = "" if is_end else self._detokenizer.feed(choice.token)
-        if not is_end and self._plan.rules.top_logprobs is not None:
-            self._logprobs.append(self._logprob(choice))
+        if self._wants_logprobs and not is_end:
+            self._logprobs.add(self._logprob(choice), text)
         is_complete = is_end or self._is_matched(choice.token)
         if is_complete:
             self.finish_reason = "stop"
         elif self.num_tokens >= self._plan.max_tokens:
             self.finish_reason = "length"
         if self.finish_reason is not None:
-            text += self._detokenizer.finish()
-        self._watch_for_triggers(text)
-        return self._chunk(self._parsed(text))
+            rest = self._detokenizer.finish()
+            self._logprobs.add_text(rest)
+            text += rest
+        deltas = self._parsed(text)
+        self._watch_for_triggers(text, deltas)
+        return self._chunk(deltas)
+
+    @property
+    def _wants_logprobs(self) -> bool:
+        return self._plan.rules.top_logprobs is not None
 
     def _is_matched(self, token: int) -> bool:
         """Tell the grammar of a token; return whether it allows no more of them."""
@@ -135,28 +146,32 @@ class AnswerWriter:
         matcher.accept(token)
         return matcher.is_stopped
 
-    def _watch_for_triggers(self, text: str) -> None:
+    def _watch_for_triggers(self, text: str, deltas: Sequence[Delta]) -> None:
         after = self._constraints.after
         if not after or not text or self._constraints.matcher is not None:
             return
-        tail = self._tail + text
-        self._tail = tail[-_TAIL_CHARS:]
+        given = (delta.text for delta in deltas if isinstance(delta, Content | Reasoning))
+        self._given_tail = "".join([self._given_tail, *given])[-_TAIL_CHARS:]
+        self._tail = (self._tail + text)[-_TAIL_CHARS:]
         for trigger, grammar in after.items():
-            at = tail.rfind(trigger)
-            if at < 0:
+            _, found, rest = self._tail.rpartition(trigger)
+            if not found:
+                continue
+            self._tail = rest
+            if trigger in self._given_tail:  # in reasoning, or quoted: the parser knows
+                self._given_tail = self._given_tail.rpartition(trigger)[2]
                 continue
             matcher = grammar.copy()
             # A token may hold more than the trigger; where that fits, the grammar goes on from it.
-            if matcher.accept_text(tail[at + len(trigger) :]):
+            if matcher.accept_text(rest):
                 self._constraints.matcher = matcher
             return
 
     def _parsed(self, text: str) -> Sequence[Delta]:
-        is_last = self.finish_reason is not None
         if self._parser is None:
             return [Content(text)] if text else []
         deltas = self._parser.feed(text) if text else []
-        if self._parser.done and not is_last:
+        if self._parser.done:
             self.finish_reason = "stop"
         return [*deltas, *self._parser.finish()] if self.finish_reason else deltas
 
@@ -166,10 +181,12 @@ class AnswerWriter:
         calls = tuple(call for delta in deltas if (call := self._call(delta)) is not None)
         self._has_called = self._has_called or bool(calls)
         if reasoning and not content:
-            self.num_reasoning_tokens += 1
-        if self._plan.must_call and self._has_called:
+            self.num_reasoning_tokens += self._num_held
+        if reasoning or content or calls:
+            self._num_held = 0
+        if self._plan.must_call:
             content = ""
-        content, logprobs = self._cut(content, has_other=bool(calls or reasoning))
+        content, logprobs = self._cut(self._parts(content, has_other=bool(calls or reasoning)))
         if self.finish_reason == "stop" and self._has_called:
             self.finish_reason = "tool_calls"
         if not (content or reasoning or calls or logprobs or self.finish_reason):
@@ -192,18 +209,33 @@ class AnswerWriter:
             case _:
                 return None
 
-    def _cut(self, content: str, *, has_other: bool) -> tuple[str, tuple[TokenLogprob, ...]]:
-        """End the content at a stop text; log probabilities are those of content alone."""
+    def _parts(self, content: str, *, has_other: bool) -> Sequence[Part]:
+        """Cut content where its tokens begin, if log probabilities are wanted."""
         is_last = self.finish_reason is not None
-        ready = tuple(self._logprobs) if content or is_last else ()
-        if content or is_last or has_other:
-            self._logprobs.clear()
-        if not (content or is_last):
-            return "", ()
-        content, ready = self._cutter.feed(content, ready, is_last=is_last)
-        if self._cutter.found:
-            self.finish_reason = "stop"
-        return content, ready
+        if not self._wants_logprobs:
+            return [(content, ())] if content or is_last else []
+        parts = [*self._logprobs.take(content)] if content else []
+        if has_other:
+            self._logprobs.take_all()
+        if is_last:
+            left = self._logprobs.take_all()
+            # Without a parser all that is said is content; otherwise it was markup.
+            parts.append(("", left if self._parser is None else ()))
+        return parts
+
+    def _cut(self, parts: Sequence[Part]) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """End the content at a stop text; what may become one is held back."""
+        said: list[str] = []
+        ready: list[TokenLogprob] = []
+        is_last = self.finish_reason is not None
+        for number, (text, tokens) in enumerate(parts, 1):
+            more = self._cutter.feed(text, tokens, is_last=is_last and number == len(parts))
+            said.append(more[0])
+            ready += more[1]
+            if self._cutter.found:
+                self.finish_reason = "stop"
+                break
+        return "".join(said), tuple(ready)
 
     def _logprob(self, choice: Choice) -> TokenLogprob:
         assert choice.logprob is not None

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path, PosixPath
+from queue import Queue
+from typing import NoReturn
+
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.hf_folder import write_random_adapter
+from benchmarks.random_model import PRESETS
+from openworks.core.errors import (
+    AppError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+)
+from openworks.engines.batched.adapter_loader import AdapterLoader
+from openworks.engines.batched.executor import AdapterWeights
+from tests.unit.engines.batched.scripts import LONG_S
+
+
+class Strange(PosixPath):
+    """A folder with which something goes wrong that nobody has foreseen."""
+
+    def __truediv__(self, name: object) -> NoReturn:
+        raise MemoryError
+
+
+def outcomes(*folders: Path) -> list[AdapterWeights | AppError]:
+    """What a loader says of each folder, in the order in which it says it."""
+    said: Queue[AdapterWeights | AppError] = Queue()
+    loader = AdapterLoader()
+    for folder in folders:
+        loader.load(folder, said.put, said.put)
+    found = [said.get(timeout=LONG_S) for _ in folders]
+    assert said.empty()
+    return found
+
+
+def test_adapters_are_read_one_after_another(tmp_path: Path) -> None:
+    for rank in (2, 4):
+        write_random_adapter(tmp_path / str(rank), PRESETS["tiny"], rank=rank)
+    found = outcomes(tmp_path / "4", tmp_path / "2")
+    assert [each.rank for each in found if isinstance(each, AdapterWeights)] == [4, 2]
+
+
+def test_adapter_whose_files_are_gone_was_deleted(tmp_path: Path) -> None:
+    (found,) = outcomes(tmp_path / "nowhere")
+    assert isinstance(found, ModelNotFoundError)
+
+
+def test_adapter_without_its_weights_is_broken_and_the_next_is_read(tmp_path: Path) -> None:
+    for name in ("broken", "whole"):
+        write_random_adapter(tmp_path / name, PRESETS["tiny"], rank=2)
+    (tmp_path / "broken" / "adapter_model.safetensors").unlink()
+    broken, whole = outcomes(tmp_path / "broken", tmp_path / "whole")
+    assert isinstance(broken, InvalidRequestError)
+    assert isinstance(whole, AdapterWeights)
+
+
+def test_adapter_that_breaks_the_reader_fails_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_random_adapter(tmp_path / "whole", PRESETS["tiny"], rank=2)
+    strange, whole = outcomes(Strange(tmp_path), tmp_path / "whole")
+    assert isinstance(strange, ModelUnavailableError)
+    assert isinstance(whole, AdapterWeights)
+    assert "adapter.load_failed" in caplog.text
