@@ -32,6 +32,14 @@ NUM_ADAPTERS = 100
 RANK = 8
 STREAMS = (1, 8, 16, 32)
 
+QUALITIES = (
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("torch", "int8"),
+    ("openvino", "int8"),
+    ("openvino", "int4"),
+)
+
 Results: TypeAlias = Mapping[tuple[int, bool], Figures]
 """By number of streams, and by whether each had an adapter of its own."""
 
@@ -139,13 +147,17 @@ def entrants(folder: Path, preset: str) -> list[Entrant]:
 
     ours = [
         Entrant(
-            label=f"openworks, {precision}",
-            name="openworks",
+            label=f"openworks, {executor} {precision}",
+            name=executor,
             make=safetensors,
             precision=precision,
             with_adapters=True,
         )
-        for precision in ("int8", "bfloat16")
+        for executor, precision in (
+            ("openvino", "int8"),
+            ("torch", "int8"),
+            ("torch", "bfloat16"),
+        )
     ]
     theirs = [
         Entrant(
@@ -205,7 +217,7 @@ def ratios(results: Mapping[str, Results]) -> Iterator[str]:
     def best_peer(streams: int) -> float:
         return max(speed(label, streams) for label in ("xllamacpp, Q4_0", "xllamacpp, Q8_0"))
 
-    ours = "openworks, int8"
+    ours = "openworks, openvino int8"  # what auto takes
     aims = [
         ("8 streams, to xllamacpp's best", speed(ours, 8) / best_peer(8), 2.4),
         ("32 streams, to xllamacpp's best", speed(ours, 32) / best_peer(32), 3.0),
@@ -270,11 +282,9 @@ def main() -> None:
     traffic = script("traffic", str(model), str(adapters), "--precision", "int8")
     for part, figures in traffic.items():
         print(f"- {part}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
-    for precision in ("float32", "bfloat16", "int8"):
-        found = script("quality", precision)
-        print(
-            f"- perplexity of tiny-chat's right answers in {precision}: {found['perplexity']:.4f}"
-        )
+    for executor, precision in QUALITIES:
+        found = script("quality", executor, precision)
+        print(f"- perplexity of tiny-chat, {executor} {precision}: {found['perplexity']:.4f}")
 
 
 if __name__ == "__main__":

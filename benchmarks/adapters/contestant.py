@@ -1,6 +1,6 @@
 """One contestant in a process of its own.
 
-    python -m benchmarks.adapters.contestant openworks MODEL --adapters FOLDER --count 32
+    python -m benchmarks.adapters.contestant torch MODEL --adapters FOLDER --count 32
 
 Reads a round as JSON on each line of standard input and writes its figures as JSON; the first line
 that it writes says what it is.
@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from benchmarks.adapters.rounds import Figures, Round, figures, prompts
+from openworks.ports.catalog import ExecutorName
 
 CONTEXT = 512
 THREADS = len(os.sched_getaffinity(0))
@@ -69,7 +71,13 @@ class OpenWorks(OnThreads):
     """The batched engine, called as its process calls it."""
 
     def __init__(
-        self, model: Path, adapters: Sequence[Path], *, precision: str, slots: int
+        self,
+        model: Path,
+        adapters: Sequence[Path],
+        *,
+        precision: str,
+        slots: int,
+        executor: ExecutorName | None = None,
     ) -> None:
         from openworks.core.ids import AccountId
         from openworks.engines.base import Origin
@@ -86,6 +94,7 @@ class OpenWorks(OnThreads):
             cache_tokens=CONTEXT * slots,
             adapter_slots=slots,
             threads=THREADS,
+            executor=executor,
             precision=cast("Precision", precision),
         )
         self._engine = load(deployment, Path("unused"))
@@ -240,7 +249,8 @@ class Peft:
 
 
 CONTESTANTS: dict[str, Callable[..., Contestant]] = {
-    "openworks": OpenWorks,
+    "openvino": partial(OpenWorks, executor="openvino"),
+    "torch": partial(OpenWorks, executor="torch"),
     "llamacpp": LlamaCpp,
     "peft": Peft,
 }

@@ -1,6 +1,6 @@
 """What a precision costs in quality: perplexity of the embedded chat model on held-out answers.
 
-    python -m benchmarks.adapters.quality int8
+    python -m benchmarks.adapters.quality torch int8
 
 Writes one JSON object. The texts are conversations that `training/chat` generates for its tests.
 """
@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
+from openworks.engines.batched.executors import open_executor
 from openworks.engines.batched.step import Piece, Step
 from openworks.engines.batched.tokenizer import Tokenizer
-from openworks.engines.batched.torch_executor import TorchExecutor
+from openworks.ports.catalog import Deployment, ExecutorName, ModelEntry, Precision
 from training.chat.mixture import SKILLS, draw_case
 from training.chat.template import render
 from training.pools import World
@@ -27,17 +28,20 @@ MODEL = Path("src/openworks/models/tiny-chat")
 CASES_OF_EACH = 15
 
 
-def perplexity(precision: str) -> float:
+def perplexity(executor_name: ExecutorName, precision: Precision) -> float:
     """Return the perplexity of the right answers, given their conversations."""
-    executor = TorchExecutor.load(
-        MODEL,
-        precision=precision,  # type: ignore[arg-type] # of the command line
-        device="cpu",
+    deployment = Deployment(
+        entry=ModelEntry(id="tiny-chat", name="tiny-chat", task="text-generation"),
+        engine="batched",
+        weights=MODEL,
         context_tokens=1024,
         cache_tokens=1024,
-        num_slots=1,
         threads=1,
+        executor=executor_name,
+        precision=precision,
+        adapter_slots=1,
     )
+    executor = open_executor(deployment)
     tokenizer = Tokenizer.load(MODEL)
     loss, count = 0.0, 0
     for asked, answered in _texts():
@@ -66,9 +70,10 @@ def _texts() -> Iterator[tuple[str, str]]:
 def main() -> None:
     """Measure one precision."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("executor")
     parser.add_argument("precision")
     options = parser.parse_args()
-    print(json.dumps({"perplexity": perplexity(options.precision)}))
+    print(json.dumps({"perplexity": perplexity(options.executor, options.precision)}))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ Capability = Literal["tools", "json_schema", "reasoning", "vision", "lora", "str
 WeightsFormat = Literal["llamacpp", "transformers", "diffusers"]
 """The library whose files they are: GGUF, or the folders of a Hugging Face library."""
 EngineName = Literal["llamacpp", "batched"]
-Precision = Literal["auto", "float32", "bfloat16", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+ExecutorName = Literal["torch", "openvino", "transformers"]
+"""What computes in the batched engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Deployment:
     """Never evicted to make room for another model."""
     memory_bytes: int = 0
     """What loading it is expected to take."""
+    executor: ExecutorName | None = None
+    """What computes in the batched engine; None for the fastest that this machine has."""
     precision: Precision = "auto"
     """What the batched engine computes in."""
     adapter_slots: int = 32

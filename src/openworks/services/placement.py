@@ -16,6 +16,7 @@ from openworks.ports.adapters import Adapter
 from openworks.ports.catalog import (
     Deployment,
     EngineName,
+    ExecutorName,
     ModelEntry,
     Precision,
     Task,
@@ -61,8 +62,11 @@ class ModelConfig:
     """How many requests it decodes at once."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; None for one on each core, one in all for tiny models."""
+    executor: ExecutorName | None = None
+    """What computes in the batched engine; None for the fastest that this machine has."""
     precision: Precision = "auto"
-    """What the batched engine computes in; auto: the fastest that this machine has."""
+    """What the batched engine computes in; auto: the fastest that keeps the quality. int4 is
+    OpenVINO's alone."""
     pinned: bool = False
     """Never evicted to make room for another model."""
 
@@ -197,6 +201,7 @@ class Placement:
             parallel=max(slots, self._defaults.batched_parallel) if is_batched else slots,
             cache_tokens=cache_tokens,
             threads=config.threads,
+            executor=config.executor,
             precision=config.precision,
             pinned=config.pinned,
             memory_bytes=local.size_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import queue
@@ -28,7 +29,7 @@ from openworks.app.cli.options import make_folder, read_settings
 from openworks.app.cli.terminal import Stopwatch, bytes_text
 from openworks.app.server import check_access
 from openworks.app.settings import DEFAULT_FILE, ServerConfig, Settings, SettingsError
-from openworks.app.state import State, database_url, make_weights, open_state
+from openworks.app.state import State, database_url, installed_engines, make_weights, open_state
 from openworks.core.clock import SystemClock
 from openworks.core.errors import AppError
 from openworks.engines.pool import EnginePool, physical_memory_bytes
@@ -42,7 +43,7 @@ _HEALTH_TIMEOUT_S = 2.0
 _LITTLE_DISK_BYTES = 2_000_000_000
 _GIB = 1 << 30
 _OPTIONAL = {
-    "torch": "no model of this release needs it",
+    "openvino": "only for the batched engine, which is faster with it",
     "asyncpg": "only for state in PostgreSQL",
 }
 
@@ -71,6 +72,7 @@ async def examine(
             report(finding)
         async for finding in _models(settings):
             report(finding)
+    report(await asyncio.to_thread(_batched_engine))
     report(_port(settings.server))
     report(_hub(settings))
     for finding in _optional():
@@ -241,6 +243,20 @@ async def _default(
 async def _embed(pool: EnginePool, deployment: Deployment) -> None:
     request = EmbeddingRequest(inputs=["Hello"])
     await patiently(lambda: pool.embedder(deployment).embed(request))
+
+
+def _batched_engine() -> Finding:
+    """Say what would compute models with adapters."""
+    if "batched" not in installed_engines():
+        return Finding(
+            name="batched engine",
+            mark="off",
+            reason="not installed; adapters run one to a process, on llama.cpp",
+            remedy="pip install 'openworks[torch]'",
+        )
+    from openworks.engines.batched.executors import explain
+
+    return Finding(name="batched engine", mark="ok", reason=explain())
 
 
 def _port(config: ServerConfig) -> Finding:
