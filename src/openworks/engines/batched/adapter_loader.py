@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import TypeAlias
 
 from openworks.core.errors import AppError, ModelNotFoundError, ModelUnavailableError
@@ -14,31 +16,50 @@ from openworks.engines.batched.executor import AdapterWeights
 
 log = logging.getLogger(__name__)
 
+_MOST_EARLY = 2
+"""Adapters read ahead that nobody may come to ask for: what they take is on top of all limits."""
+
 Loaded: TypeAlias = Callable[[AdapterWeights], None]
 Failed: TypeAlias = Callable[[AppError], None]
 
 
 class AdapterLoader:
-    """Reads one adapter after another."""
+    """Reads one adapter after another. Safe to call from several threads."""
 
     def __init__(self, num_threads: int = 1) -> None:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="adapters")
+        self._early: OrderedDict[Path, Future[AdapterWeights]] = OrderedDict()
+        self._lock = Lock()
+
+    def expect(self, folder: Path) -> None:
+        """Begin to read an adapter that `load` will probably be asked for: it saves a step."""
+        with self._lock:
+            if folder in self._early:
+                return
+            self._early[folder] = self._threads.submit(read_adapter, folder)
+            if len(self._early) > _MOST_EARLY:
+                self._early.popitem(last=False)
 
     def load(self, folder: Path, loaded: Loaded, failed: Failed) -> None:
-        """Read an adapter and call one of the two, on a thread of the loader."""
-        self._threads.submit(self._load, folder, loaded, failed)
+        """Read an adapter and call one of the two, here if it is read already, else later."""
+        with self._lock:
+            reading = self._early.pop(folder, None)
+        if reading is None:
+            reading = self._threads.submit(read_adapter, folder)
+        reading.add_done_callback(lambda done: _tell(done, folder, loaded, failed))
 
-    def _load(self, folder: Path, loaded: Loaded, failed: Failed) -> None:
-        try:
-            weights = read_adapter(folder)
-        except AppError as error:
-            failed(error if folder.exists() else _deleted())
-        except Exception:
-            # The boundary of one file: only those who wait for it fail.
-            log.exception("adapter.load_failed")
-            failed(ModelUnavailableError("The adapter cannot be read; the log has the details."))
-        else:
-            loaded(weights)
+
+def _tell(done: Future[AdapterWeights], folder: Path, loaded: Loaded, failed: Failed) -> None:
+    try:
+        weights = done.result()
+    except AppError as error:
+        failed(error if folder.exists() else _deleted())
+    except Exception:
+        # The boundary of one file: only those who wait for it fail.
+        log.exception("adapter.load_failed")
+        failed(ModelUnavailableError("The adapter cannot be read; the log has the details."))
+    else:
+        loaded(weights)
 
 
 def _deleted() -> ModelNotFoundError:

@@ -66,6 +66,11 @@ class StepLoop:
 
     def submit(self, job: Job) -> None:
         """Run a job; it may be refused, which its `wait` tells."""
+        adapter = job.adapter
+        if adapter is not None and all(
+            place.generation != adapter.generation for place in self._report.adapters
+        ):
+            self._loader.expect(adapter.folder)  # while the step under way is computed
         self._tell(lambda: self._admit(job))
 
     def forget(self, generation: str) -> None:
@@ -99,10 +104,10 @@ class StepLoop:
 
     def _turn(self) -> None:
         """Take one step, or wait until there is something to do."""
-        while self._inbox:
-            self._inbox.popleft()()
+        self._take_in()
         self._drop_cancelled()
         self._load_adapters()
+        self._take_in()  # what was read already
         plan = self._scheduler.plan()
         self._tell_failures()
         if plan is None:
@@ -111,6 +116,10 @@ class StepLoop:
             self._wakes.clear()
         elif self._change_slots(plan):
             self._step(plan)
+
+    def _take_in(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
 
     def _step(self, plan: Plan) -> None:
         for work in plan.work:

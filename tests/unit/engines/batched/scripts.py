@@ -137,6 +137,9 @@ class HeldLoader(AdapterLoader):
         self.answers_at_once: Sequence[bool] = ()
         """Where there are some: whether each load ends well, over and over."""
 
+    def expect(self, folder: Path) -> None:
+        """Nothing is read ahead."""
+
     def load(self, folder: Path, loaded: Loaded, failed: Failed) -> None:
         self.loads.append(folder)
         if self.answers_at_once:

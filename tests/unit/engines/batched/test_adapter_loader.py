@@ -68,3 +68,47 @@ def test_adapter_that_breaks_the_reader_fails_alone(
     assert isinstance(strange, ModelUnavailableError)
     assert isinstance(whole, AdapterWeights)
     assert "adapter.load_failed" in caplog.text
+
+
+def test_adapter_that_was_expected_is_there_at_once(tmp_path: Path) -> None:
+    write_random_adapter(tmp_path / "soon", PRESETS["tiny"], rank=2)
+    write_random_adapter(tmp_path / "next", PRESETS["tiny"], rank=4)
+    loader = AdapterLoader()
+    loader.expect(tmp_path / "soon")
+    said: Queue[AdapterWeights | AppError] = Queue()
+    loader.load(tmp_path / "next", said.put, said.put)
+    said.get(timeout=LONG_S)  # one thread reads in order: the first has been read too
+
+    loader.load(tmp_path / "soon", said.put, said.put)
+
+    found = said.get_nowait()
+    assert isinstance(found, AdapterWeights)
+    assert found.rank == 2
+
+
+def test_expected_adapter_that_changed_since_is_read_once_for_each_request(tmp_path: Path) -> None:
+    write_random_adapter(tmp_path / "it", PRESETS["tiny"], rank=2)
+    loader = AdapterLoader()
+    loader.expect(tmp_path / "it")
+    said: Queue[AdapterWeights | AppError] = Queue()
+    loader.load(tmp_path / "it", said.put, said.put)
+    said.get(timeout=LONG_S)
+    write_random_adapter(tmp_path / "it", PRESETS["tiny"], rank=4)
+
+    loader.load(tmp_path / "it", said.put, said.put)
+
+    found = said.get(timeout=LONG_S)
+    assert isinstance(found, AdapterWeights)
+    assert found.rank == 4
+
+
+def test_no_more_than_two_adapters_are_read_ahead(tmp_path: Path) -> None:
+    loader = AdapterLoader()
+    for number in range(4):
+        loader.expect(tmp_path / str(number))  # nothing is there yet
+    said: Queue[AdapterWeights | AppError] = Queue()
+    write_random_adapter(tmp_path / "0", PRESETS["tiny"], rank=2)
+
+    loader.load(tmp_path / "0", said.put, said.put)
+
+    assert isinstance(said.get(timeout=LONG_S), AdapterWeights)
