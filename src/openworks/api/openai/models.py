@@ -108,10 +108,7 @@ def _body(entry: ModelEntry, row: Residency | None) -> JsonObject:
 def _adapter_body(finetune: Finetune, base: ModelEntry, loaded: Sequence[Residency]) -> JsonObject:
     """As a model, with the one that it is an adapter of and the place where it is now."""
     places: Mapping[str, AdapterPlace] = {
-        place.id: place
-        for row in loaded
-        if row.report is not None
-        for place in row.report.adapters
+        place.id: place for row in loaded if row.report is not None for place in row.report.adapters
     }
     place = places.get(finetune.id)
     return {
