@@ -18,10 +18,11 @@ from openworks.core.ids import AccountId  # noqa: E402
 from openworks.engines.base import Origin  # noqa: E402
 from openworks.engines.batched.adapter_file import read_adapter  # noqa: E402
 from openworks.engines.batched.engine import BatchedEngine, load  # noqa: E402
+from openworks.engines.batched.linear import Precision  # noqa: E402
 from openworks.engines.batched.step import Piece, Step  # noqa: E402
 from openworks.engines.batched.torch_executor import TorchExecutor  # noqa: E402
 from openworks.ports.adapters import Adapter  # noqa: E402
-from openworks.ports.catalog import Deployment, ModelEntry, Precision  # noqa: E402
+from openworks.ports.catalog import Deployment, ModelEntry  # noqa: E402
 from openworks.ports.text import CompletionRequest, Sampling, TextChunk  # noqa: E402
 
 pytestmark = pytest.mark.gpu
