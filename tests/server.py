@@ -59,6 +59,11 @@ class ServerProcess:
         host, port = self.url.removeprefix("http://").rsplit(":", 1)
         return host, int(port)
 
+    @property
+    def pid(self) -> int:
+        """The process's own id."""
+        return self._process.pid
+
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process.poll() is None

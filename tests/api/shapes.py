@@ -14,7 +14,17 @@ from typing import Any, Literal
 
 import httpx2
 from openai.pagination import SyncCursorPage, SyncPage
-from openai.types import Completion, CreateEmbeddingResponse, Model, ModelDeleted
+from openai.types import (
+    Completion,
+    CreateEmbeddingResponse,
+    FileDeleted,
+    FileObject,
+    Model,
+    ModelDeleted,
+    Upload,
+)
+from openai.types.beta import Assistant, AssistantDeleted, Thread, ThreadDeleted
+from openai.types.beta.threads import Message, MessageDeleted
 from openai.types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -23,6 +33,7 @@ from openai.types.chat import (
     ChatCompletionStoreMessage,
 )
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from openai.types.uploads import UploadPart
 from pydantic import BaseModel, ConfigDict
 
 _OWN_FIELDS: Mapping[type[BaseModel], frozenset[str]] = {
@@ -45,8 +56,13 @@ _OWN_FIELDS: Mapping[type[BaseModel], frozenset[str]] = {
             "finetune_id",
         }
     ),
+    # OpenAI sends it and leaves it out of the SDK's type.
+    Assistant: frozenset({"reasoning_effort"}),
     # OpenAI sends these on every list; the SDK's page reads only the first two.
     SyncCursorPage[ChatCompletion]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[FileObject]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[Assistant]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[Message]: frozenset({"object", "first_id", "last_id"}),
 }
 
 _KINDS: Mapping[str, type[BaseModel]] = {
@@ -54,12 +70,26 @@ _KINDS: Mapping[str, type[BaseModel]] = {
     "chat.completion.chunk": ChatCompletionChunk,
     "chat.completion.deleted": ChatCompletionDeleted,
     "text_completion": Completion,
+    "file": FileObject,
+    "upload": Upload,
+    "upload.part": UploadPart,
+    "assistant": Assistant,
+    "assistant.deleted": AssistantDeleted,
+    "thread": Thread,
+    "thread.deleted": ThreadDeleted,
+    "thread.message": Message,
+    "thread.message.deleted": MessageDeleted,
     "model": Model,
 }
+_DELETED: Mapping[str, type[BaseModel]] = {"file": FileDeleted, "model": ModelDeleted}
+"""What tells of a deletion by the kind of the thing itself."""
 _LISTS: Mapping[str, type[BaseModel]] = {
+    "assistant": SyncCursorPage[Assistant],
     "chat.completion": SyncCursorPage[ChatCompletion],
     "embedding": CreateEmbeddingResponse,
+    "file": SyncCursorPage[FileObject],
     "model": SyncPage[Model],
+    "thread.message": SyncCursorPage[Message],
 }
 
 
@@ -159,8 +189,8 @@ def kind_of(body: Any) -> type[BaseModel]:
     """Return the model that a document must fit."""
     if "error" in body:
         return ErrorBody
-    if body["object"] == "model" and "deleted" in body:
-        return ModelDeleted
+    if body["object"] in _DELETED and "deleted" in body:
+        return _DELETED[body["object"]]
     if body["object"] != "list":
         return _KINDS[body["object"]]
     if "results" in body:
@@ -254,6 +284,9 @@ def _check(response: httpx2.Response, body: bytes) -> None:
     assert int(response.headers["openai-processing-ms"]) >= 0
     if response.headers["content-type"].startswith("text/event-stream"):
         check_events(body.split(b"\n\n"))
+    elif "content-disposition" in response.headers:  # the content of a file
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert int(response.headers["content-length"]) == len(body)
     else:
         assert response.headers["content-type"] == "application/json"
         check_body(body)

@@ -22,6 +22,7 @@ from tests.postgres import is_installed, running_postgres
 # A database that the tests may empty, as `postgresql://user:password@host/name`.
 POSTGRES_URL = os.environ.get("OPENWORKS_TEST_POSTGRES_URL")
 ADAPTERS = ("memory", "sqlite", *(("postgres",) if POSTGRES_URL or is_installed() else ()))
+SQL_ADAPTERS = tuple(name for name in ADAPTERS if name != "memory")
 
 OpenDatabase: TypeAlias = Callable[[str], AbstractAsyncContextManager[Database]]
 

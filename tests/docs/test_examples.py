@@ -1,4 +1,4 @@
-"""The Python blocks of the README and the tutorials run against a server with its defaults."""
+"""The Python blocks of the documentation run against a server with its defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import pytest
 from tests.server import ServerProcess
 
 ROOT = Path(__file__).parents[2]
-FILES = ["README.md", "docs/tutorials/first-steps.md", "docs/tutorials/gateway.md"]
+FILES = [
+    "README.md",
+    "docs/guides/assistants.md",
+    "docs/guides/files.md",
+    "docs/tutorials/first-steps.md",
+    "docs/tutorials/gateway.md",
+]
+# The SDK calls all of the Assistants API deprecated, in one of two ways.
+WARNINGS = ("error", "ignore:deprecated", "ignore:The Assistants API is deprecated")
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -37,7 +45,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_example_runs_and_prints_something(block: str, url: str) -> None:
     assert DEFAULT_URL in block
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block.replace(DEFAULT_URL, url)],
+        [
+            sys.executable,
+            *(f"-W{each}" for each in WARNINGS),
+            "-c",
+            block.replace(DEFAULT_URL, url),
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -75,6 +75,9 @@ class BreakingBlobs:
     async def put_file(self, name: str, file: BinaryIO) -> None:
         await self.inner.put_file(name, file)
 
+    async def put_stream(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        await self.inner.put_stream(name, pieces)
+
     async def get(self, name: str) -> bytes | None:
         return await self.inner.get(name)
 
@@ -90,6 +93,13 @@ class BreakingBlobs:
     async def list(self, prefix: str) -> AsyncIterator[str]:
         async for name in self.inner.list(prefix):
             yield name
+
+    async def list_older(self, prefix: str, *, before_s: float) -> AsyncIterator[str]:
+        async for name in self.inner.list_older(prefix, before_s=before_s):
+            yield name
+
+    async def remove_unfinished(self, prefix: str, *, before_s: float) -> int:
+        return await self.inner.remove_unfinished(prefix, before_s=before_s)
 
 
 @dataclass(slots=True)

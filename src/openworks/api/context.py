@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import orjson
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from openworks.api.multipart import Uploads
+from openworks.api.multipart import Forms
 from openworks.core.clock import Clock
 from openworks.core.errors import InvalidRequestError
 from openworks.core.ids import AccountId, NewId, RequestId
@@ -21,6 +21,7 @@ from openworks.ports.calls import Call, CallRecord, Principal
 from openworks.ports.engines import Engines
 from openworks.ports.logs import Analytics
 from openworks.ports.sockets import SocketDialer
+from openworks.services.assistants import Assistants
 from openworks.services.audit import Actor, Audit
 from openworks.services.catalog import Catalog
 from openworks.services.credentials import Credentials
@@ -29,6 +30,7 @@ from openworks.services.datasets import Datasets
 from openworks.services.deployments import Deployments
 from openworks.services.dynamic_routes import DynamicRoutes
 from openworks.services.evaluations import Evaluations
+from openworks.services.files import Files
 from openworks.services.finetunes import Finetunes
 from openworks.services.gateway_logs import GatewayLogs
 from openworks.services.gateways import Gateways
@@ -36,6 +38,11 @@ from openworks.services.keys import Keys
 from openworks.services.log_exports import LogExports
 from openworks.services.snapshots import GatewaySnapshots
 from openworks.services.stored_completions import StoredCompletions
+from openworks.services.threads import Threads
+from openworks.services.uploads import Uploads
+
+FormKind = Literal["asset", "file", "part"]
+"""What a form brings: a file of an adapter, a file, a part of an upload."""
 
 _MAX_NAME = 256
 """No model has a longer name; what a caller makes up does not fill logs and ledger."""
@@ -52,6 +59,8 @@ class Services:
     engines: Engines
     keys: Keys
     stored_completions: StoredCompletions
+    assistants: Assistants
+    threads: Threads
     gateways: Gateways
     snapshots: GatewaySnapshots
     sockets: SocketDialer
@@ -65,7 +74,9 @@ class Services:
     datasets: Datasets
     evaluations: Evaluations
     finetunes: Finetunes
+    files: Files
     uploads: Uploads
+    forms: Mapping[FormKind, Forms]
     registry: CollectorRegistry
     clock: Clock
     new_id: NewId

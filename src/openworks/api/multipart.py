@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping, MutableMapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,8 +26,9 @@ from openworks.core.errors import (
     InvalidRequestError,
     PayloadTooLargeError,
     ServerOverloadedError,
+    StorageError,
 )
-from openworks.services.finetunes import UploadedFile
+from openworks.ports.blobs import UploadedFile
 
 _FORM: Final = "openworks.form"
 """Where in its scope a request's form is."""
@@ -46,12 +47,22 @@ class Form:
     file: UploadedFile | None
     file_name: str
     """What the client called the file; empty when it gave no name."""
+    media_type: str
+    """What the client says that the file is; empty when it says nothing."""
 
 
-class Uploads:
+class Forms:
     """Room on disk for forms that come."""
 
-    def __init__(self, folder: Path, *, max_bytes: int, max_uploads: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        max_uploads: int,
+        timeout_s: float,
+        file_field: str = "file",
+    ) -> None:
         """Remember the bounds.
 
         Args:
@@ -59,11 +70,13 @@ class Uploads:
             max_bytes: Of one file.
             max_uploads: How many may come at once.
             timeout_s: Within which a whole form must have come.
+            file_field: The part that is the file, also when the client gives it no name.
         """
         self.limits = BodyLimits(max_bytes=max_bytes + _FRAME_BYTES, timeout_s=timeout_s)
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_uploads = max_uploads
+        self._file_field = file_field
         self._under_way = 0
 
     def open(self, stack: ExitStack, content_type: str) -> FormReader:
@@ -72,6 +85,7 @@ class Uploads:
         Raises:
             InvalidRequestError: It is no form.
             ServerOverloadedError: As many are under way as may be.
+            StorageError: The disk has no room.
         """
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
@@ -87,10 +101,13 @@ class Uploads:
             )
         self._under_way += 1
         stack.callback(self._ended)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the stack closes it
-        stack.callback(file.close)
-        return FormReader(file, boundary, max_bytes=self._max_bytes)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the stack closes it
+        except OSError as exc:
+            raise _no_room(exc) from exc
+        stack.callback(_close, file)
+        return FormReader(file, boundary, max_bytes=self._max_bytes, file_field=self._file_field)
 
     def _ended(self) -> None:
         self._under_way -= 1
@@ -99,18 +116,21 @@ class Uploads:
 class FormReader:
     """Reads one form, of any number of small fields and at most one file."""
 
-    def __init__(self, file: BinaryIO, boundary: bytes, *, max_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, boundary: bytes, *, max_bytes: int, file_field: str) -> None:
         self._file = file
+        self._file_field = file_field
         self._max_bytes = max_bytes
         self._digest = sha256()
         self._size_bytes = 0
         self._pending = bytearray()
         self._fields: dict[str, str] = {}
         self._file_name: str | None = None
+        self._media_type = ""
         self._parts = 0
         self._header = (bytearray(), bytearray())
         self._name = ""
         self._is_file = False
+        self._part_type = ""
         self._value = bytearray()
         self._is_whole = False
         self._parser = MultipartParser(
@@ -132,6 +152,7 @@ class FormReader:
         Raises:
             InvalidRequestError: They are no form, or one with more than it may have.
             PayloadTooLargeError: The file is over the limit.
+            StorageError: The disk has no room for it.
         """
         try:
             self._parser.write(data)
@@ -145,6 +166,7 @@ class FormReader:
 
         Raises:
             InvalidRequestError: It broke off.
+            StorageError: The disk has no room for it.
         """
         if not self._is_whole:
             raise InvalidRequestError("The form of this request breaks off before its end.")
@@ -156,6 +178,7 @@ class FormReader:
             fields=self._fields,
             file=None if self._file_name is None else file,
             file_name=self._file_name or "",
+            media_type=self._media_type,
         )
 
     async def _write(self) -> None:
@@ -164,13 +187,18 @@ class FormReader:
 
     def _write_now(self, data: bytearray) -> None:
         self._digest.update(data)
-        self._file.write(data)
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as exc:
+            raise _no_room(exc) from exc
 
     def _on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise InvalidRequestError(f"The form of this request has over {_MAX_PARTS} parts.")
         self._name, self._is_file, self._value = "", False, bytearray()
+        self._part_type = ""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header[0].extend(data[start:end])
@@ -181,14 +209,24 @@ class FormReader:
     def _on_header_end(self) -> None:
         name, value = self._header
         self._header = (bytearray(), bytearray())
+        if bytes(name).lower() == b"content-type":
+            self._part_type = value[:_MAX_FIELD_BYTES].decode(errors="replace")
         if bytes(name).lower() != b"content-disposition":
             return
         options = parse_options_header(bytes(value))[1]
         self._name = options.get(b"name", b"").decode(errors="replace")
         file_name = options.get(b"filename")
-        if file_name is not None or self._name == "file":
+        if file_name is not None or self._name == self._file_field:
+            if self._name != self._file_field:
+                raise InvalidRequestError(
+                    f"The file of this form must be its part {self._file_field!r}, "
+                    f"got {self._name[:80]!r}.",
+                    param=self._file_field,
+                )
             if self._file_name is not None:
-                raise InvalidRequestError("The form of this request has two files.", param="file")
+                raise InvalidRequestError(
+                    "The form of this request has two files.", param=self._file_field
+                )
             self._is_file = True
             self._file_name = (file_name or b"").decode(errors="replace")
 
@@ -209,7 +247,9 @@ class FormReader:
             )
 
     def _on_part_end(self) -> None:
-        if not self._is_file:
+        if self._is_file:
+            self._media_type = self._part_type
+        else:
             self._fields[self._name] = self._value.decode(errors="replace")
 
     def _on_end(self) -> None:
@@ -223,9 +263,9 @@ class FormEndpoint:
     knows how to refuse.
     """
 
-    def __init__(self, inner: ASGIApp, uploads: Uploads) -> None:
+    def __init__(self, inner: ASGIApp, forms: Forms) -> None:
         self._inner = inner
-        self._uploads = uploads
+        self._forms = forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with ExitStack() as stack:
@@ -234,8 +274,8 @@ class FormEndpoint:
                 if _FORM in scope:
                     return await receive()
                 scope[_FORM] = None
-                reader = self._uploads.open(stack, _content_type(scope))
-                scope[_FORM] = await _read(reader, receive, self._uploads.limits.max_bytes)
+                reader = self._forms.open(stack, _content_type(scope))
+                scope[_FORM] = await _read(reader, receive, self._forms.limits.max_bytes)
                 return {"type": "http.request", "body": b"", "more_body": False}
 
             await self._inner(scope, receive_form, send)
@@ -261,6 +301,16 @@ async def _read(reader: FormReader, receive: Receive, max_bytes: int) -> Form:
         await reader.feed(data)
         if not message.get("more_body", False):
             return await reader.end()
+
+
+def _no_room(error: OSError) -> StorageError:
+    reason = error.strerror or type(error).__name__  # without the path, which is nobody's business
+    return StorageError(f"The file cannot be kept on this machine's disk: {reason}.")
+
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # what could not be written is tried again here
+        file.close()
 
 
 def _content_type(scope: Scope) -> str:

@@ -28,19 +28,25 @@ from openworks.api.cloudflare import (
 )
 from openworks.api.cloudflare import routes as dynamic_routes
 from openworks.api.cloudflare.simulation import simulate
-from openworks.api.context import Context, Services
+from openworks.api.context import Context, FormKind, Services
 from openworks.api.dialects import ANTHROPIC, CLOUDFLARE, OPENAI, Dialect, dialect_of
 from openworks.api.endpoint import Endpoint, Handler
 from openworks.api.gateway import rest
 from openworks.api.gateway.asgi import GatewayApp
 from openworks.api.multipart import FormEndpoint
 from openworks.api.openai import (
+    assistants,
     completions,
+    files,
+    messages,
     models,
     rerank,
     stored_completions,
+    threads,
     unserved,
+    uploads,
 )
+from openworks.api.openai.assistants_version import version_2
 from openworks.core.errors import MethodNotAllowedError
 from openworks.ports.calls import Scope
 
@@ -54,13 +60,18 @@ class RouteSpec:
     handler: Handler
     scope: Scope | None = "inference"
     dialect: Dialect = OPENAI
-    takes_form: bool = False
-    """Whether its body is a form with a file, with limits of its own."""
+    form: FormKind | None = None
+    """What kind of form its body is, if it is one: with a file, and limits of its own."""
 
 
 def _control(method: str, path: str, handler: Handler) -> RouteSpec:
     """Return a route of the AI Gateway's control plane."""
     return RouteSpec(method, f"{_CONTROL_PLANE}{path}", handler, "admin", CLOUDFLARE)
+
+
+def _assistants(method: str, path: str, handler: Handler) -> RouteSpec:
+    """Return a route of the Assistants API."""
+    return RouteSpec(method, f"/v1{path}", version_2(handler))
 
 
 _AI = "/client/v4/accounts/{account_id}/ai"
@@ -70,6 +81,7 @@ _GATEWAY = "/gateways/{gateway_id}"
 _CONFIG = f"{_GATEWAY}/provider_configs/{{config_id}}"
 _ROUTE = f"{_GATEWAY}/routes/{{route_id}}"
 _LOG = f"{_GATEWAY}/logs/{{log_id}}"
+_MESSAGE = "/threads/{thread_id}/messages/{message_id}"
 _DATASET = f"{_GATEWAY}/datasets/{{dataset_id}}"
 _EVALUATION = f"{_GATEWAY}/evaluations/{{evaluation_id}}"
 
@@ -88,6 +100,29 @@ ROUTES = (
     RouteSpec(
         "GET", "/v1/chat/completions/{completion_id}/messages", stored_completions.list_messages
     ),
+    RouteSpec("GET", "/v1/files", files.list_files),
+    RouteSpec("POST", "/v1/files", files.create, form="file"),
+    RouteSpec("GET", "/v1/files/{file_id}", files.retrieve),
+    RouteSpec("DELETE", "/v1/files/{file_id}", files.delete),
+    RouteSpec("GET", "/v1/files/{file_id}/content", files.content),
+    RouteSpec("POST", "/v1/uploads", uploads.create),
+    RouteSpec("POST", "/v1/uploads/{upload_id}/parts", uploads.add_part, form="part"),
+    RouteSpec("POST", "/v1/uploads/{upload_id}/complete", uploads.complete),
+    RouteSpec("POST", "/v1/uploads/{upload_id}/cancel", uploads.cancel),
+    _assistants("GET", "/assistants", assistants.list_assistants),
+    _assistants("POST", "/assistants", assistants.create),
+    _assistants("GET", "/assistants/{assistant_id}", assistants.retrieve),
+    _assistants("POST", "/assistants/{assistant_id}", assistants.update),
+    _assistants("DELETE", "/assistants/{assistant_id}", assistants.delete),
+    _assistants("POST", "/threads", threads.create),
+    _assistants("GET", "/threads/{thread_id}", threads.retrieve),
+    _assistants("POST", "/threads/{thread_id}", threads.update),
+    _assistants("DELETE", "/threads/{thread_id}", threads.delete),
+    _assistants("GET", "/threads/{thread_id}/messages", messages.list_messages),
+    _assistants("POST", "/threads/{thread_id}/messages", messages.create),
+    _assistants("GET", _MESSAGE, messages.retrieve),
+    _assistants("POST", _MESSAGE, messages.update),
+    _assistants("DELETE", _MESSAGE, messages.delete),
     RouteSpec("POST", "/v1/completions", completions.create),
     RouteSpec("POST", "/v1/embeddings", rest.embeddings_of),
     RouteSpec("POST", "/v1/rerank", rerank.create),
@@ -102,7 +137,9 @@ ROUTES = (
     RouteSpec("POST", f"{_AI}/finetunes", finetunes.create, "admin", CLOUDFLARE),
     RouteSpec("GET", f"{_AI}/finetunes/public", finetunes.list_public, dialect=CLOUDFLARE),
     RouteSpec("DELETE", _FINETUNE, finetunes.delete, "admin", CLOUDFLARE),
-    RouteSpec("POST", f"{_FINETUNE}/finetune-assets", finetunes.upload, "admin", CLOUDFLARE, True),
+    RouteSpec(
+        "POST", f"{_FINETUNE}/finetune-assets", finetunes.upload, "admin", CLOUDFLARE, "asset"
+    ),
     _control("GET", "/gateways", gateways.list_gateways),
     _control("POST", "/gateways", gateways.create),
     _control("GET", _GATEWAY, gateways.retrieve),
@@ -188,17 +225,18 @@ def starlette_routes(
     """Return the routes; a path with another method is a 405, any other path a typed 404 or 501."""
     by_path: dict[str, dict[str, ASGIApp]] = {}
     for spec in ROUTES:
+        forms = None if spec.form is None else services.forms[spec.form]
         endpoint: ASGIApp = Endpoint(
             spec.handler,
             services,
-            services.uploads.limits if spec.takes_form else limits,
+            limits if forms is None else forms.limits,
             budget,
             route=spec.path,
             scope=spec.scope,
             dialect=spec.dialect,
         )
-        if spec.takes_form:
-            endpoint = FormEndpoint(endpoint, services.uploads)
+        if forms is not None:
+            endpoint = FormEndpoint(endpoint, forms)
         by_path.setdefault(spec.path, {})[spec.method] = endpoint
     dialects = {spec.path: spec.dialect for spec in ROUTES}
     others = {
@@ -213,7 +251,9 @@ def starlette_routes(
         )
         for mount in ("/client/v4", "/")
     }
+    not_yet = Endpoint(unserved.not_yet, services, limits, budget, route="unserved", scope=None)
     return [
+        *(Route(path, not_yet) for path in unserved.PATHS),  # first: one looks like a thread's id
         *(
             Route(path, ByMethod(methods, services, limits, budget, dialects[path]))
             for path, methods in by_path.items()

@@ -26,6 +26,7 @@ from openworks.gateway.ledger import LedgerConfig
 from openworks.ports.upstream import Timeouts
 from openworks.services.alerts import AlertsConfig
 from openworks.services.catalog import CatalogConfig
+from openworks.services.files import FilesConfig
 from openworks.services.finetunes import FinetunesConfig
 from openworks.services.keys import AccessConfig
 from openworks.services.logpush import LogpushConfig
@@ -86,7 +87,7 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobSettings:
-    """Where bodies of calls are kept."""
+    """Where bodies of calls, files and adapters are kept."""
 
     url: str | None = field(default=None, repr=False)
     """`s3://bucket/prefix`, `gs://…`, `az://…` or a folder; None for one in the data folder."""
@@ -143,6 +144,7 @@ class Settings:
     catalog: CatalogConfig = CatalogConfig()
     engines: EnginesConfig = EnginesConfig()
     finetunes: FinetunesConfig = FinetunesConfig()
+    files: FilesConfig = FilesConfig()
     hub: HubSettings = HubSettings()
     database: DatabaseSettings = DatabaseSettings()
     blobs: BlobSettings = BlobSettings()

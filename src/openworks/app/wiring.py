@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from openworks.api.context import Services
-from openworks.api.multipart import Uploads
 from openworks.app.control_plane import make_control_plane
 from openworks.app.data_plane import open_data_plane
+from openworks.app.files import make_forms, open_files
 from openworks.app.finetunes import open_adapters
 from openworks.app.labelling import QuestionEmbedder, make_asker
 from openworks.app.observability import open_observability, open_outbound, open_spans
@@ -30,9 +30,14 @@ from openworks.gateway.ledger import Ledger
 from openworks.gateway.observe import CallLog, CallMetrics, LogMetrics
 from openworks.gateway.pipeline import Pipeline
 from openworks.ports.recorder import Recorder
+from openworks.services.assistants import Assistants
 from openworks.services.catalog import Catalog
+from openworks.services.threads import Threads
 from openworks.storage.logbook.process import LogbookPlaces, LogbookProcess
+from openworks.storage.sql.assistants import SqlAssistantStore
 from openworks.storage.sql.database import plain_address
+from openworks.storage.sql.messages import SqlMessageStore
+from openworks.storage.sql.threads import SqlThreadStore
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +126,9 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
                 new_id=new_id,
             )
         )
+        kept = await stack.enter_async_context(
+            open_files(settings, state.database, clock=clock, new_id=new_id)
+        )
         services = Services(
             sockets=AiohttpSockets(settings.gateway.http),
             pipeline=pipeline,
@@ -130,6 +138,14 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
             engines=engines,
             keys=state.keys,
             stored_completions=state.stored_completions,
+            assistants=Assistants(SqlAssistantStore(state.database), clock=clock, new_id=new_id),
+            threads=Threads(
+                SqlThreadStore(state.database),
+                SqlMessageStore(state.database),
+                kept.files,
+                clock=clock,
+                new_id=new_id,
+            ),
             gateways=control.gateways,
             snapshots=control.snapshots,
             credentials=control.credentials,
@@ -142,22 +158,14 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
             datasets=observed.datasets,
             evaluations=observed.evaluations,
             finetunes=adapters.finetunes,
-            uploads=_uploads(settings),
+            files=kept.files,
+            uploads=kept.uploads,
+            forms=make_forms(settings),
             registry=registry,
             clock=clock,
             new_id=new_id,
         )
         yield services
-
-
-def _uploads(settings: Settings) -> Uploads:
-    config = settings.finetunes
-    return Uploads(
-        settings.folder / "uploads",
-        max_bytes=config.max_bytes,
-        max_uploads=config.max_uploads,
-        timeout_s=config.upload_timeout_s,
-    )
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@
       RequestTimeoutError 408
       ConflictError 409
       PayloadTooLargeError 413
+      RangeNotSatisfiableError 416
       BlockedError 424
       RateLimitError 429, retryable
         EngineOverloadedError 429, retryable
@@ -152,6 +153,14 @@ class PayloadTooLargeError(AppError):
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
+
+
+class RangeNotSatisfiableError(AppError):
+    """The range that was asked for begins behind the end."""
+
+    status = 416
+    type = "invalid_request_error"
+    default_code = "range_not_satisfiable"
 
 
 class RateLimitError(AppError):

@@ -23,11 +23,13 @@ class PageRequest:
     """The id after which the page begins; exclusive."""
     before: str | None = None
     """The id before which the page ends; exclusive."""
+    most: int = MAX_LIMIT
+    """The largest limit that this list admits."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.limit <= MAX_LIMIT:
+        if not 1 <= self.limit <= self.most:
             raise InvalidRequestError(
-                f"limit must be 1..{MAX_LIMIT}, got {self.limit}.",
+                f"limit must be 1..{self.most}, got {self.limit}.",
                 code="invalid_value",
                 param="limit",
             )

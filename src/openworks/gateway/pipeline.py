@@ -97,7 +97,7 @@ class Pipeline:
         admission: Admission | None = None
         error: BaseException | None = None
         try:
-            deployment = meter.deployment = await self._resolved(call, task)
+            deployment = meter.deployment = await self.resolve(call, task)
             if self._gate is not None and call.observer is None:
                 admission = await self._gate.admit(
                     call,
@@ -122,7 +122,14 @@ class Pipeline:
                 for recorder in self._recorders:
                     recorder.record(record)
 
-    async def _resolved(self, call: Call, task: Task) -> Deployment:
+    async def resolve(self, call: Call, task: Task) -> Deployment:
+        """Return what would answer a call; nothing is asked of it, and nothing recorded.
+
+        Raises:
+            ModelNotFoundError: As `Models.deploy`.
+            PermissionDeniedError: The caller may not use it.
+            InvalidRequestError: It is for something else than `task`.
+        """
         deployment = await self._models.deploy(call.model, call.principal.account_id)
         allowed = call.principal.allowed_models
         # Who may use a model may use it with adapters of the account.

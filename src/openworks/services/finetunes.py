@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 from weakref import WeakValueDictionary
 
 from pydantic import Field
@@ -26,7 +26,7 @@ from openworks.core.safetensors import (
     parse_header,
     read_header,
 )
-from openworks.ports.blobs import Blobs
+from openworks.ports.blobs import Blobs, UploadedFile
 from openworks.ports.catalog import ModelEntry
 from openworks.ports.documents import DocumentStore
 from openworks.services.adapter_base import AdapterBase
@@ -76,15 +76,6 @@ class FinetunesConfig:
     """Seconds within which a whole file must have come; a slower one gets a 408."""
     local_mib: Annotated[int, Field(ge=1)] = 8192
     """Disk for adapters that are, or were lately, in use; the rest stays with the blobs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadedFile:
-    """A file that has come, on this machine's disk as long as it is open."""
-
-    file: BinaryIO
-    size_bytes: int
-    sha256: str
 
 
 class Finetunes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
-from openworks.api.cloudflare.exports import Download
-from openworks.core.errors import StorageError
+from openworks.api.downloads import Download, Span, disposition, span_of
+from openworks.core.errors import RangeNotSatisfiableError, StorageError
 
 
 class Client:
@@ -96,3 +98,58 @@ async def test_file_that_nobody_reads_is_let_go() -> None:
         await send(source, client)
 
     assert source.is_closed
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("bytes=0-3", (0, 4)),
+        ("bytes=3-", (3, 7)),
+        ("bytes=-3", (7, 3)),
+        ("bytes=-99", (0, 10)),
+        ("bytes=9-99", (9, 1)),
+        ("BYTES= 0 - 0 ", (0, 1)),
+    ],
+)
+def test_range_is_a_part_of_the_file(header: str, expected: tuple[int, int]) -> None:
+    span = span_of(header, 10)
+
+    assert span == Span(start=expected[0], length=expected[1])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "bytes", "bytes=-", "bytes=3-2", "lines=0-1", "bytes=0-1,3-4", "bytes=a-b"],
+)
+def test_what_is_no_single_range_is_the_whole_file(header: str | None) -> None:
+    assert span_of(header, 10) is None
+
+
+@pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-11", "bytes=-0"])
+def test_range_behind_the_end_is_refused(header: str) -> None:
+    with pytest.raises(RangeNotSatisfiableError, match="10 bytes"):
+        span_of(header, 10)
+
+
+@given(st.text(alphabet="bytes=-0123456789, ", max_size=20), st.integers(1, 100))
+def test_every_range_lies_within_the_file(header: str, size: int) -> None:
+    try:
+        span = span_of(header, size)
+    except RangeNotSatisfiableError:
+        return
+    assert span is None or 0 <= span.start < span.start + span.length <= size
+
+
+@given(st.text(min_size=1).filter(lambda name: name.isprintable()))
+def test_name_of_a_download_fits_a_header(name: str) -> None:
+    header = disposition(name)
+
+    assert header.isascii()
+    assert header.startswith('attachment; filename="')
+    assert header.count('"') == 2
+
+
+def test_name_beyond_ascii_is_sent_twice() -> None:
+    assert disposition('ü".txt') == (
+        "attachment; filename=\"__.txt\"; filename*=UTF-8''%C3%BC%22.txt"
+    )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import pairwise
@@ -9,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openworks.api.multipart import Form, Uploads
+from openworks.api.multipart import Form, FormReader, Forms
 from openworks.core.errors import (
     InvalidRequestError,
     PayloadTooLargeError,
     ServerOverloadedError,
+    StorageError,
 )
 
 TYPE = "multipart/form-data; boundary=frontier"
@@ -29,12 +32,12 @@ END = b"--frontier--\r\n"
 
 
 @pytest.fixture
-def uploads(tmp_path: Path) -> Uploads:
-    return Uploads(tmp_path / "uploads", max_bytes=3_000_000, max_uploads=2, timeout_s=5)
+def forms(tmp_path: Path) -> Forms:
+    return Forms(tmp_path / "uploads", max_bytes=3_000_000, max_uploads=2, timeout_s=5)
 
 
-async def read(uploads: Uploads, stack: ExitStack, body: bytes, *cuts: int) -> Form:
-    reader = uploads.open(stack, TYPE)
+async def read(forms: Forms, stack: ExitStack, body: bytes, *cuts: int) -> Form:
+    reader = forms.open(stack, TYPE)
     places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
     for start, end in pairwise(places):
         await reader.feed(body[start:end])
@@ -48,13 +51,13 @@ async def read(uploads: Uploads, stack: ExitStack, body: bytes, *cuts: int) -> F
     is_file_first=st.booleans(),
 )
 async def test_form_is_the_same_however_it_is_cut(
-    uploads: Uploads, data: bytes, cuts: list[int], is_file_first: bool
+    forms: Forms, data: bytes, cuts: list[int], is_file_first: bool
 ) -> None:
     parts = [part("file", data, "x.bin"), part("file_name", b"adapter.bin")]
     body = b"".join(parts if is_file_first else parts[::-1]) + END
 
     with ExitStack() as stack:
-        form = await read(uploads, stack, body, *cuts)
+        form = await read(forms, stack, body, *cuts)
         assert form.file is not None
         form.file.file.seek(0)
         content = form.file.file.read()
@@ -65,67 +68,118 @@ async def test_form_is_the_same_however_it_is_cut(
 
 
 async def test_file_on_disk_has_no_name_and_ends_with_the_request(
-    uploads: Uploads, tmp_path: Path
+    forms: Forms, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        form = await read(uploads, stack, part("file", b"x" * 2_000_000, "x") + END)
+        form = await read(forms, stack, part("file", b"x" * 2_000_000, "x") + END)
         assert list((tmp_path / "uploads").iterdir()) == []
 
     assert form.file is not None
     assert form.file.file.closed
 
 
-async def test_file_over_the_limit_is_refused_before_its_end(uploads: Uploads) -> None:
+async def test_file_over_the_limit_is_refused_before_its_end(forms: Forms) -> None:
     with ExitStack() as stack:
-        reader = uploads.open(stack, TYPE)
+        reader = forms.open(stack, TYPE)
         await reader.feed(part("file", b"x" * 2_900_000, "x")[:-2])
 
         with pytest.raises(PayloadTooLargeError, match="3 MB"):
             await reader.feed(b"x" * 200_000)
 
 
-def test_place_of_an_upload_is_free_again_after_it(uploads: Uploads) -> None:
+def test_place_of_an_upload_is_free_again_after_it(forms: Forms) -> None:
     with ExitStack() as first, ExitStack() as second, ExitStack() as third:
-        uploads.open(first, TYPE)
-        uploads.open(second, TYPE)
+        forms.open(first, TYPE)
+        forms.open(second, TYPE)
         with pytest.raises(ServerOverloadedError, match="2 files"):
-            uploads.open(third, TYPE)
+            forms.open(third, TYPE)
 
         first.close()
 
-        uploads.open(third, TYPE)
+        forms.open(third, TYPE)
 
 
 @pytest.mark.parametrize(
     "kind", ["", "application/json", "multipart/form-data", "multipart/mixed; boundary=x"]
 )
-def test_what_is_no_form_is_refused(uploads: Uploads, kind: str) -> None:
+def test_what_is_no_form_is_refused(forms: Forms, kind: str) -> None:
     with ExitStack() as stack, pytest.raises(InvalidRequestError, match="multipart/form-data"):
-        uploads.open(stack, kind)
+        forms.open(stack, kind)
 
 
-async def test_form_without_a_file_has_none(uploads: Uploads) -> None:
+async def test_form_without_a_file_has_none(forms: Forms) -> None:
     with ExitStack() as stack:
-        form = await read(uploads, stack, part("file_name", b"a") + END)
+        form = await read(forms, stack, part("file_name", b"a") + END)
 
     assert form.file is None
 
 
 @pytest.mark.parametrize("count", [0, 10, 100])
-async def test_form_that_breaks_off_is_refused(uploads: Uploads, count: int) -> None:
+async def test_form_that_breaks_off_is_refused(forms: Forms, count: int) -> None:
     body = part("file", b"hello" * 20, "x") + END
 
     with ExitStack() as stack, pytest.raises(InvalidRequestError, match="breaks off"):
-        await read(uploads, stack, body[:count])
+        await read(forms, stack, body[:count])
 
 
 @given(body=st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-async def test_whatever_comes_is_read_or_refused(uploads: Uploads, body: bytes) -> None:
+async def test_whatever_comes_is_read_or_refused(forms: Forms, body: bytes) -> None:
     with ExitStack() as stack:
         try:
-            form = await read(uploads, stack, b"--frontier\r\n" + body)
+            form = await read(forms, stack, b"--frontier\r\n" + body)
         except InvalidRequestError:
             return
         assert b"--frontier--" in body
         assert form.file is None or form.file.size_bytes <= len(body)
+
+
+class FullDisk(io.BytesIO):
+    """A file that takes nothing any more."""
+
+    def write(self, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "/where/nobody/may/look")
+
+
+async def test_full_disk_is_an_error_with_its_reason_and_without_a_path() -> None:
+    reader = FormReader(FullDisk(), b"frontier", max_bytes=100, file_field="file")
+    await reader.feed(part("file", b"hello", "x") + END)
+
+    with pytest.raises(StorageError, match="No space left on device") as raised:
+        await reader.end()
+
+    assert "/where" not in raised.value.message
+
+
+async def test_folder_that_cannot_be_made_is_an_error_without_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    forms = Forms(tmp_path / "file" / "folder", max_bytes=1, max_uploads=1, timeout_s=5)
+
+    with ExitStack() as stack, pytest.raises(StorageError, match="Not a directory") as raised:
+        forms.open(stack, TYPE)
+    with ExitStack() as stack, pytest.raises(StorageError):
+        forms.open(stack, TYPE)  # the place that it took is free again
+
+    assert str(tmp_path) not in raised.value.message
+
+
+async def test_file_of_a_form_is_the_part_that_is_asked_for(tmp_path: Path) -> None:
+    forms = Forms(tmp_path, max_bytes=99, max_uploads=1, timeout_s=5, file_field="data")
+
+    with ExitStack() as stack:
+        form = await read(forms, stack, part("data", b"hello") + END)
+        assert form.file is not None
+        assert (form.file.size_bytes, form.file_name, form.media_type) == (5, "", "")
+    with ExitStack() as stack, pytest.raises(InvalidRequestError, match="'data', got 'file'"):
+        await read(forms, stack, part("file", b"hello", "x") + END)
+
+
+async def test_form_says_what_its_file_is(forms: Forms) -> None:
+    head = 'form-data; name="file"; filename="x"\r\nContent-Type: text/plain; charset=utf-8'
+    body = f"--frontier\r\nContent-Disposition: {head}\r\n\r\nhello\r\n".encode()
+    other = part("purpose", b"vision").replace(b"\r\n\r\n", b"\r\nContent-Type: a/b\r\n\r\n", 1)
+
+    with ExitStack() as stack:
+        form = await read(forms, stack, other + body + other + END)
+
+    assert form.media_type == "text/plain; charset=utf-8"

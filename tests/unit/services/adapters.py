@@ -11,6 +11,7 @@ from pathlib import Path
 from openworks.app.settings import load_settings
 from openworks.app.state import make_weights
 from openworks.core.ids import AccountId
+from openworks.ports.blobs import UploadedFile
 from openworks.ports.catalog import ModelEntry
 from openworks.ports.documents import Document, DocumentKind
 from openworks.services.adapter_base import AdapterBase
@@ -20,7 +21,7 @@ from openworks.services.catalog import Catalog, CatalogConfig
 from openworks.services.catalog_files import read_catalog
 from openworks.services.deployments import Deployments
 from openworks.services.finetune_documents import Finetune
-from openworks.services.finetunes import Finetunes, FinetunesConfig, UploadedFile
+from openworks.services.finetunes import Finetunes, FinetunesConfig
 from openworks.services.known_finetunes import KnownFinetunes
 from openworks.storage.blobs.store import ObjectBlobs
 from openworks.wire.cloudflare.finetunes import NewFinetune

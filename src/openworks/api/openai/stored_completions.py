@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from openworks.api.answers import Answer, Json
-from openworks.api.context import Context, as_object
+from openworks.api.context import Context
 from openworks.api.openai import values
+from openworks.api.openai.objects import list_body
 from openworks.core.errors import InvalidRequestError
-from openworks.core.json import JsonObject, JsonValue
+from openworks.core.json import JsonObject
 from openworks.core.pages import Page, PageRequest
 from openworks.ports.stored_completions import StoredCompletion
 
@@ -25,7 +26,7 @@ async def list_completions(context: Context) -> Answer:
             if name.startswith("metadata[") and name.endswith("]")
         },
     )
-    return Json(_page_body([_body(item) for item in page.items], has_more=page.has_more))
+    return Json(list_body([_body(item) for item in page.items], has_more=page.has_more))
 
 
 async def retrieve(context: Context) -> Answer:
@@ -57,7 +58,7 @@ async def list_messages(context: Context) -> Answer:
     """List the messages that led to one."""
     item = await _find(context)
     page = cut(list(item.messages), values.page(context.request.query_params))
-    return Json(_page_body([_message_body(row) for row in page.items], has_more=page.has_more))
+    return Json(list_body([_message_body(row) for row in page.items], has_more=page.has_more))
 
 
 def cut(rows: list[JsonObject], page: PageRequest) -> Page[JsonObject]:
@@ -103,14 +104,3 @@ def _message_body(message: JsonObject) -> JsonObject:
     if not isinstance(content, list):
         return message
     return {**message, "content": None, "content_parts": content}
-
-
-def _page_body(rows: list[JsonObject], *, has_more: bool) -> JsonObject:
-    data: list[JsonValue] = [as_object(row) for row in rows]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": rows[0]["id"] if rows else None,
-        "last_id": rows[-1]["id"] if rows else None,
-        "has_more": has_more,
-    }

@@ -8,7 +8,7 @@ from typing import cast
 
 from openworks.core.errors import InvalidRequestError, UnsupportedParameterError
 from openworks.core.json import JsonObject, JsonValue
-from openworks.core.pages import PageRequest
+from openworks.core.pages import MAX_LIMIT, Order, PageRequest
 
 MAX_INTEGER = 2**31 - 1
 """What engines count with; a larger number would come out as another one."""
@@ -25,6 +25,13 @@ _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 def invalid(param: str, message: str) -> InvalidRequestError:
     """An error about one value."""
     return InvalidRequestError(message, code="invalid_value", param=param)
+
+
+def missing(param: str) -> InvalidRequestError:
+    """An error about a value that is not there."""
+    return InvalidRequestError(
+        f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param
+    )
 
 
 def unsupported(param: str, what: str) -> UnsupportedParameterError:
@@ -69,6 +76,14 @@ def check_depth(value: JsonValue, param: str, *, limit: int = 32) -> None:
         if not level:
             return
     raise invalid(param, f"Invalid '{param}': it is nested more than {limit} deep.")
+
+
+def check_length(value: JsonValue, param: str, *, most: int) -> None:
+    """Return if a text, or null, has at most so many characters."""
+    if isinstance(value, str) and len(value) > most:
+        raise invalid(
+            param, f"Invalid '{param}': at most {most} characters are allowed, got {len(value)}."
+        )
 
 
 def number(
@@ -132,26 +147,26 @@ def logit_bias(body: JsonObject) -> dict[int, float]:
     return biases
 
 
-def metadata(value: JsonValue) -> Mapping[str, str]:
+def metadata(value: JsonValue, param: str = "metadata") -> Mapping[str, str]:
     """Return metadata: up to 16 pairs of strings, keys to 64 characters, values to 512."""
     pairs = value or {}
     assert isinstance(pairs, dict)
     if len(pairs) > _MAX_METADATA:
         raise invalid(
-            "metadata",
-            f"Invalid 'metadata': at most {_MAX_METADATA} pairs are allowed, got {len(pairs)}.",
+            param,
+            f"Invalid '{param}': at most {_MAX_METADATA} pairs are allowed, got {len(pairs)}.",
         )
     for key, text in pairs.items():
         if len(key) > _MAX_METADATA_KEY:
             raise invalid(
-                "metadata",
-                f"Invalid 'metadata': keys have at most {_MAX_METADATA_KEY} characters, "
+                param,
+                f"Invalid '{param}': keys have at most {_MAX_METADATA_KEY} characters, "
                 f"{key[:20] + '...'!r} has {len(key)}.",
             )
         if not isinstance(text, str) or len(text) > _MAX_METADATA_VALUE:
             raise invalid(
-                f"metadata.{key}",
-                f"Invalid 'metadata.{key}': values are strings of at most {_MAX_METADATA_VALUE} "
+                f"{param}.{key}",
+                f"Invalid '{param}.{key}': values are strings of at most {_MAX_METADATA_VALUE} "
                 "characters.",
             )
     return {key: str(text) for key, text in pairs.items()}
@@ -168,16 +183,38 @@ def function_name(name: str, param: str) -> str:
     return name
 
 
-def page(query: Mapping[str, str]) -> PageRequest:
-    """Return the page that query parameters ask for."""
-    limit, order = query.get("limit", "20"), query.get("order", "asc")
-    if not _LIMIT.fullmatch(limit):
-        raise invalid("limit", f"limit must be an integer, got {limit[:40]!r}.")
-    if order not in {"asc", "desc"}:
-        raise invalid("order", f"order must be 'asc' or 'desc', got {order[:40]!r}.")
+def page(
+    query: Mapping[str, str], *, limit: int = 20, order: Order = "asc", most: int = MAX_LIMIT
+) -> PageRequest:
+    """Return the page that query parameters ask for.
+
+    Args:
+        query: The parameters.
+        limit: Of a query that names none.
+        order: The same.
+        most: The largest limit that this list admits.
+    """
+    given_limit, given_order = query.get("limit", str(limit)), query.get("order", order)
+    if not _LIMIT.fullmatch(given_limit):
+        raise invalid("limit", f"limit must be an integer, got {given_limit[:40]!r}.")
+    if given_order not in {"asc", "desc"}:
+        raise invalid("order", f"order must be 'asc' or 'desc', got {given_order[:40]!r}.")
     return PageRequest(
-        limit=int(limit),
-        order="asc" if order == "asc" else "desc",
-        after=query.get("after") or None,
-        before=query.get("before") or None,
+        limit=int(given_limit),
+        order="asc" if given_order == "asc" else "desc",
+        after=query_id(query, "after"),
+        before=query_id(query, "before"),
+        most=most,
     )
+
+
+def query_id(query: Mapping[str, str], name: str) -> str | None:
+    """Return an id among query parameters; None when there is none.
+
+    Raises:
+        InvalidRequestError: It holds a character that no id has, and some databases cannot take.
+    """
+    id_ = query.get(name) or None
+    if id_ is not None and "\0" in id_:
+        raise invalid(name, f"{name} must be an id, got {id_[:80]!r}.")
+    return id_

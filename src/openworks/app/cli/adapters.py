@@ -172,7 +172,7 @@ async def _add(
 async def _upload(
     adapters: Adapters, actor: Actor, finetune: Finetune, path: Path, settings: Settings
 ) -> Finetune:
-    from openworks.services.finetunes import UploadedFile
+    from openworks.ports.blobs import UploadedFile
 
     try:
         with path.open("rb") as file:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
@@ -19,6 +20,8 @@ _MISSING = (FileNotFoundError, NotFoundError)  # obstore raises one or the other
 
 _PIECE_BYTES: Final = 8 << 20
 """How much of a file is in memory at once."""
+
+_STAGED: Final = re.compile(r".+#[0-9]+")
 
 Data: TypeAlias = bytes | bytearray | memoryview
 
@@ -51,6 +54,20 @@ class ObjectBlobs:
             await obstore.put_async(
                 self._store, name, file, chunk_size=_PIECE_BYTES, max_concurrency=2
             )
+
+    async def put_stream(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        # Not `put_async`, which would leave `pieces` running when it is cancelled.
+        writer = obstore.open_writer_async(
+            self._store, name, buffer_size=_PIECE_BYTES, max_concurrency=2
+        )
+        try:
+            async for piece in pieces:
+                with _translated(name):
+                    await writer.write(piece)
+            with _translated(name):
+                await writer.close()
+        finally:
+            del writer  # one that is let go before its end removes what it wrote
 
     async def get(self, name: str) -> bytes | None:
         try:
@@ -92,6 +109,20 @@ class ObjectBlobs:
             async for page in obstore.list(self._store, prefix=prefix):
                 for meta in page:
                     yield meta["path"]
+
+    async def list_older(self, prefix: str, *, before_s: float) -> AsyncIterator[str]:
+        with _translated(prefix):
+            async for page in obstore.list(self._store, prefix=prefix):
+                for meta in page:
+                    if meta["last_modified"].timestamp() < before_s:
+                        yield meta["path"]
+
+    async def remove_unfinished(self, prefix: str, *, before_s: float) -> int:
+        root = self._store.prefix if isinstance(self._store, LocalStore) else None
+        if root is None:
+            return 0
+        with _translated(prefix):
+            return await asyncio.to_thread(_remove_staged, root / prefix, before_s)
 
     def _link(self, name: str, path: Path) -> bool:
         """Give a blob that is a file of this machine another name, which costs nothing."""
@@ -138,6 +169,20 @@ def _open(place: str) -> ObjectStore:
         return LocalStore(Path(place).absolute(), mkdir=True, automatic_cleanup=True)
     except (BaseError, OSError, ValueError) as error:
         raise StorageError(f"The place for blobs cannot be opened: {error}.") from error
+
+
+def _remove_staged(folder: Path, before_s: float) -> int:
+    """Remove what obstore writes to until a blob is whole: files named `name#1`, which no blob is.
+
+    It hides them from lists and removes them itself, unless its process is killed.
+    """
+    removed = 0
+    for path in folder.rglob("*#*"):
+        with suppress(FileNotFoundError):  # it has become whole meanwhile
+            if _STAGED.fullmatch(path.name) and path.stat().st_mtime < before_s:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 @contextmanager

@@ -121,6 +121,88 @@ chat_completions = Table(
     Index(None, "account_id", "created_at_s", "id"),
 )
 
+files = Table(
+    "files",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", BigInteger, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("expires_at_s", BigInteger, index=True),
+    Index(None, "account_id", "created_at_s", "id"),
+    Index(None, "account_id", "size_bytes"),  # what an account keeps is added up in the index
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", BigInteger, nullable=False),
+    Column("expires_at_s", BigInteger, nullable=False, index=True),
+    Column("filename", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("file_ttl_s", Integer),
+    Column("status", String, nullable=False),
+    Column("file_id", String),
+    Column("part_ids", JSON, nullable=False),
+    Column("md5", String),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("upload_id", String, nullable=False, index=True),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Index(None, "account_id", "size_bytes"),
+)
+
+assistants = Table(
+    "assistants",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Index(None, "account_id", "created_at_s", "id"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("tool_resources", JSON, nullable=False),
+    # Whoever adds a message changes this row first, and so gets a place that nobody else has.
+    Column("next_position", Integer, nullable=False),
+    Column("num_messages", Integer, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("thread_id", String, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("role", String, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("attachments", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("run_id", String),
+    Index("ix_messages_thread_id_position", "thread_id", "position", unique=True),
+)
+
 documents = Table(
     "documents",
     metadata,
