@@ -50,7 +50,7 @@ def running_postgres() -> Iterator[str]:
                 cwd=folder,
             )
         try:
-            _wait_for(port, server, folder / "log")
+            _wait_for(server, folder / "log")
             yield f"postgresql://test@127.0.0.1:{port}/postgres"
         finally:
             server.terminate()
@@ -75,13 +75,11 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once it takes connections; its port is open a moment before."""
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
+        if "ready to accept connections" in log.read_text():
             return
+        time.sleep(0.05)
     raise RuntimeError(f"Postgres did not start: {log.read_text()[-2000:]}")
