@@ -8,7 +8,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 PEERS ?=
 
-.PHONY: run test check format docs bench bench-gateway soak clean
+.PHONY: run test check format docs bench bench-gateway bench-adapters soak soak-adapters clean
 
 run: $(STAMP)
 	$(BIN)/openworks serve $(RUN_ARGS)
@@ -36,8 +36,14 @@ bench: $(STAMP)
 bench-gateway: $(STAMP)
 	$(BIN)/python -m benchmarks.gateway $(PEERS) load faults $(BENCH_ARGS)
 
+bench-adapters: $(STAMP)
+	$(BIN)/python -m benchmarks.adapters $(BENCH_ARGS)
+
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.gateway soak $(BENCH_ARGS)
+
+soak-adapters: $(STAMP)
+	$(BIN)/python -m benchmarks.adapters.soak $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -51,8 +51,8 @@ class Soak:
     """The adapters that can be asked for now."""
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    samples: list[tuple[float, float]] = field(default_factory=list)
-    """Minutes since the start, MiB of all processes."""
+    samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    """Minutes since the start, and MiB by kind of process."""
 
     @property
     def is_over(self) -> bool:
@@ -112,7 +112,10 @@ class Soak:
         """Note the memory of the server and its children."""
         started_s = time.monotonic()
         while not self.is_over:
-            mib = sum(_resident_mib(each) for each in machine.family(pid))
+            mib: dict[str, float] = {}
+            for each in machine.family(pid):
+                kind = _kind(each)
+                mib[kind] = mib.get(kind, 0.0) + _resident_mib(each)
             self.samples.append(((time.monotonic() - started_s) / 60, mib))
             await asyncio.sleep(SAMPLE_EVERY_S)
 
@@ -129,6 +132,14 @@ class Soak:
             self.counts["broken off: adapter deleted"] += 1
         else:
             self.faults.append(f"incomplete: {text[-300:]}")
+
+
+def _kind(pid: int) -> str:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    for kind, module in (("engines", b"engines.host"), ("log writer", b"logbook")):
+        if module in command:
+            return kind
+    return "server"
 
 
 def _resident_mib(pid: int) -> float:
@@ -191,6 +202,16 @@ async def left_over(url: str) -> dict[str, float]:
     }
 
 
+def _growth(soak: Soak, kind: str) -> str:
+    """The peak of a kind of process, and how fast it grew once settled."""
+    settled = soak.samples[int(len(soak.samples) * _SETTLED_SHARE) :]
+    line = statistics.linear_regression(
+        [minutes for minutes, _ in settled], [mib.get(kind, 0.0) for _, mib in settled]
+    )
+    peak = max(mib.get(kind, 0.0) for _, mib in soak.samples)
+    return f"peak {peak:.0f} MiB, {line.slope:+.2f} MiB a minute"
+
+
 def main() -> None:
     """Soak and print the report as Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -207,14 +228,13 @@ def main() -> None:
         with serving(data) as (url, pid):
             soak = asyncio.run(run(url, pid, files, options.minutes))
             held = asyncio.run(left_over(url))
-    settled = soak.samples[int(len(soak.samples) * _SETTLED_SHARE) :]
-    line = statistics.linear_regression(*zip(*settled, strict=True))
     print(f"`python -m benchmarks.adapters.soak --minutes {options.minutes:g}`\n")
     print(f"{machine.describe()}\n")
     for what, count in sorted(soak.counts.items()):
         print(f"- {what}: {count:,}")
     print(f"- faults: {len(soak.faults)}")
-    print(f"- peak {max(mib for _, mib in soak.samples):.0f} MiB, {line.slope:+.2f} MiB a minute")
+    for kind in ("server", "engines", "log writer"):
+        print(f"- {kind}: {_growth(soak, kind)}")
     print(f"- held afterwards: {json.dumps(held)}")
     for fault in soak.faults[:10]:
         print(f"  - {fault}")
