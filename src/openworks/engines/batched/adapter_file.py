@@ -59,7 +59,7 @@ def read_adapter(folder: Path) -> AdapterWeights:
         raise InvalidRequestError(f"{_WEIGHTS} holds no tensors.")
     ranks = {a.shape[0] for a, _ in pairs.values()}
     rank = config.get("r")
-    if ranks != {rank} or not isinstance(rank, int):
+    if not isinstance(rank, int) or ranks != {rank}:
         raise InvalidRequestError(
             f"{_CONFIG} says 'r' is {rank}, the matrices have {min(ranks)} to {max(ranks)}."
         )

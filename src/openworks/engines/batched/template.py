@@ -132,23 +132,6 @@ class ChatTemplate:
                 param="messages",
             ) from exc
 
-    def reasoning_args(self, effort: str | None) -> JsonObject:
-        """Return the template's variables for OpenAI's `reasoning_effort`.
-
-        Raises:
-            UnsupportedParameterError: The model does not reason, or not by degrees.
-        """
-        if effort is None:
-            return {}
-        if self.traits.reasoning_effort and effort in {"low", "medium", "high"}:
-            return {"reasoning_effort": effort}
-        if self.traits.thinking_switch:
-            return {"enable_thinking": effort not in {"none", "minimal"}}
-        raise UnsupportedParameterError(
-            f"This model does not reason: reasoning_effort {effort!r} cannot be honoured.",
-            param="reasoning_effort",
-        )
-
     def _wants_text_arguments(self) -> bool:
         """Try a past call: templates for texts fail on an object, or write it as Python does."""
         as_object = self._try_call({"word": "a"})

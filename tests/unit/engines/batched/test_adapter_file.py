@@ -96,9 +96,10 @@ def test_a_matrix_without_its_other_is_refused_by_name(tmp_path: Path) -> None:
         read_adapter(tmp_path)
 
 
-def test_a_rank_other_than_the_configuration_says_is_refused(tmp_path: Path) -> None:
-    _write(tmp_path, r=8)
-    with pytest.raises(InvalidRequestError, match="'r' is 8"):
+@pytest.mark.parametrize("rank", [8, [4], "4", None])
+def test_a_rank_other_than_the_configuration_says_is_refused(tmp_path: Path, rank: Any) -> None:
+    _write(tmp_path, r=rank)
+    with pytest.raises(InvalidRequestError, match="'r' is"):
         read_adapter(tmp_path)
 
 

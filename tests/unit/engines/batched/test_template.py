@@ -14,6 +14,8 @@ from openworks.core.errors import (
 )
 from openworks.core.json import JsonObject
 from openworks.engines.batched.template import ChatTemplate, load_template
+from openworks.engines.text_requests import reasoning_args
+from openworks.ports.text import ChatRequest
 from tests.fakes import FakeClock
 from tests.unit.engines.batched.templates import (
     CALL,
@@ -214,12 +216,21 @@ def test_traits_are_found_in_the_source() -> None:
 def test_effort_becomes_what_the_template_knows(
     source: str, effort: str | None, args: JsonObject
 ) -> None:
-    assert template(source).reasoning_args(effort) == args
+    assert told(source, effort) == args
+
+
+def told(source: str, effort: str | None) -> JsonObject:
+    traits = template(source).traits
+    return reasoning_args(
+        ChatRequest(messages=[], reasoning_effort=effort),
+        knows_effort=traits.reasoning_effort,
+        knows_switch=traits.thinking_switch,
+    )
 
 
 def test_effort_is_refused_by_a_model_that_does_not_reason() -> None:
     with pytest.raises(UnsupportedParameterError, match="does not reason"):
-        template("{{ messages }}").reasoning_args("low")
+        told("{{ messages }}", "low")
 
 
 def write_config(folder: Path, **fields: Any) -> None:
