@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import assert_never
 
@@ -17,13 +16,10 @@ from openworks.engines.batched.spec import UnsupportedModelError
 from openworks.engines.batched.torch_executor import TorchExecutor
 from openworks.engines.batched.transformers_executor import TransformersExecutor
 from openworks.engines.batched.weights import weights_bytes
+from openworks.engines.threads import SMALL_MODEL_BYTES, default_threads
 from openworks.ports.catalog import Deployment, ExecutorName
 
 log = logging.getLogger(__name__)
-
-_SMALL_MODEL_BYTES = 64 << 20
-"""Under this size a second thread costs more in waiting than it computes, and OpenVINO more in
-loading than it wins."""
 
 
 def open_executor(deployment: Deployment) -> Executor:
@@ -57,7 +53,7 @@ def explain() -> str:
 
 
 def _preferred(folder: Path) -> tuple[ExecutorName, ...]:
-    is_small = weights_bytes(folder) < _SMALL_MODEL_BYTES
+    is_small = weights_bytes(folder) < SMALL_MODEL_BYTES
     if torch.cuda.is_available() or is_small or openvino_fault() is not None:
         return ("torch", "transformers")
     return ("openvino", "torch", "transformers")
@@ -68,7 +64,7 @@ def _open(name: ExecutorName, deployment: Deployment) -> Executor:
     assert context_tokens is not None
     folder, precision = deployment.weights, deployment.precision
     cache_tokens = deployment.cache_tokens or context_tokens * deployment.parallel
-    threads = deployment.threads or _default_threads(folder)
+    threads = deployment.threads or default_threads(weights_bytes(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     match name:
         case "openvino":
@@ -105,7 +101,3 @@ def _open(name: ExecutorName, deployment: Deployment) -> Executor:
             )
         case _:
             assert_never(name)
-
-
-def _default_threads(folder: Path) -> int:
-    return 1 if weights_bytes(folder) < _SMALL_MODEL_BYTES else len(os.sched_getaffinity(0))

@@ -15,26 +15,9 @@ from urllib.parse import unquote
 
 from openworks.core.errors import InvalidRequestError
 from openworks.core.json import JsonObject, JsonValue
+from openworks.engines.schema_words import ANNOTATIONS
 
-_ANNOTATIONS = frozenset(
-    {
-        "$comment",
-        "$defs",
-        "$id",
-        "$schema",
-        "default",
-        "definitions",
-        "deprecated",
-        "description",
-        "discriminator",
-        "examples",
-        "readOnly",
-        "title",
-        "writeOnly",
-    }
-)
-"""What restricts nothing by itself."""
-_ENFORCED = _ANNOTATIONS | {
+_ENFORCED = ANNOTATIONS | {
     "$ref",
     "additionalItems",
     "additionalProperties",
@@ -198,7 +181,7 @@ def _target(root: JsonObject, ref: JsonValue, path: str) -> JsonValue:
 def _merges(schemas: Iterator[JsonObject]) -> bool:
     """Whether an object may have to fit several schemas at once."""
     for schema in schemas:
-        restricting = schema.keys() - _ANNOTATIONS
+        restricting = schema.keys() - ANNOTATIONS
         if "allOf" in schema or not restricting <= _ENFORCED:
             return True
         if _COMBINERS & restricting and len(restricting) > 1:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # as everyone calls it
 from torch import Tensor
 
+from openworks.engines.threads import SMALL_MODEL_BYTES
+
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
-_SMALL_MODEL_BYTES = 64 * 1024 * 1024
-"""Below this a model is in the caches, and float32 is as fast as anything."""
 _INT8_MAX = 127
 _UINT8_ZERO = 128
 _ROUNDING = 1.5 * 2**23
@@ -152,7 +152,7 @@ def choose_precision(
         return wanted, "as asked for"
     if device != "cpu":
         return "bfloat16", f"int8 kernels are for processors, not for {device}"
-    if wanted == "auto" and model_bytes < _SMALL_MODEL_BYTES:
+    if wanted == "auto" and model_bytes < SMALL_MODEL_BYTES:
         return "float32", "the model is small"
     fault = int8_fault()
     if fault is not None:

@@ -18,12 +18,11 @@ from openworks.engines.batched.executor import AdapterWeights, CacheShape
 from openworks.engines.batched.linear import Precision, activation_dtype
 from openworks.engines.batched.step import Piece, Step
 from openworks.engines.batched.weights import weights_bytes
+from openworks.engines.threads import SMALL_MODEL_BYTES
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-_SMALL_MODEL_BYTES = 64 << 20
-"""Below this a model is in the processor's caches, and float32 is as fast as anything."""
 _CACHES = ("past_key_values", "cache_params")
 """What models call their cache, in their arguments and in what they return."""
 _CONTEXTS = ("max_position_embeddings", "max_seq_len")
@@ -295,7 +294,7 @@ def _choose_precision(
         return wanted, "as asked for"
     if device != "cpu":
         return "bfloat16", f"{device} multiplies it fastest"
-    if model_bytes < _SMALL_MODEL_BYTES:
+    if model_bytes < SMALL_MODEL_BYTES:
         return "float32", "the model is small"
     if torch.cpu.get_capabilities().get("avx512_bf16"):
         return "bfloat16", "the processor multiplies it"

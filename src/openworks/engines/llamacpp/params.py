@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import xllamacpp
@@ -10,12 +9,9 @@ import xllamacpp
 from openworks.core.errors import InvalidRequestError
 from openworks.core.gguf import read_header
 from openworks.engines.llamacpp.adapters import write_gguf
+from openworks.engines.threads import default_threads
 from openworks.ports.adapters import Adapter
 from openworks.ports.catalog import Deployment
-
-SMALL_MODEL_BYTES = 64 * 1024 * 1024
-"""Under this size a second thread costs more in waiting than it computes (measured: 0.1 ms a step
-on one thread, and 230 ms on two when another process wants a core)."""
 
 PROMPT_CACHE_MIB = 256
 """Host memory for prompts whose slot was taken by another conversation."""
@@ -61,18 +57,6 @@ def _lora(adapter: Adapter, weights: Path) -> xllamacpp.CommonAdapterLoraInfo:
     if not path.exists():
         write_gguf(adapter.folder, path, read_header(weights))
     return xllamacpp.CommonAdapterLoraInfo(str(path), 1.0)
-
-
-def default_threads(size_bytes: int) -> int:
-    """How many threads decode fastest: one for tiny models, otherwise one for each core."""
-    return 1 if size_bytes < SMALL_MODEL_BYTES else _cores()
-
-
-def _cores() -> int:
-    """The cores that this process may use; where the system does not tell, all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _set_task(params: xllamacpp.CommonParams, deployment: Deployment) -> None:

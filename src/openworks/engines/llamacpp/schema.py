@@ -23,25 +23,8 @@ from openworks.engines.llamacpp.schema_reading import (
     types_of,
 )
 from openworks.engines.llamacpp.schema_unions import check_all_of, check_one_of, values_of
+from openworks.engines.schema_words import ANNOTATIONS
 
-_ANYWHERE = frozenset(
-    {
-        "$comment",
-        "$defs",
-        "$id",
-        "$schema",
-        "default",
-        "definitions",
-        "deprecated",
-        "description",
-        "discriminator",
-        "examples",
-        "readOnly",
-        "title",
-        "writeOnly",
-    }
-)
-"""What restricts nothing by itself."""
 _TYPED = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
@@ -97,7 +80,7 @@ def _check_one(root: JsonObject, schema: JsonObject, path: str) -> None:
     for keyword in schema:
         if keyword not in _ENFORCED:
             raise refusal(path, f"keyword {keyword!r} is not enforced")
-        if winner and keyword not in {winner, *_BESIDE[winner], *_ANYWHERE}:
+        if winner and keyword not in {winner, *_BESIDE[winner], *ANNOTATIONS}:
             raise refusal(path, f"{keyword!r} is not enforced next to {winner!r}")
     if winner:
         _WINNERS[winner](root, schema, path)
@@ -239,7 +222,7 @@ _TYPE_CHECKS: dict[str, Callable[[JsonObject, str], None]] = {
 }
 _ENFORCED = {
     "type",
-    *_ANYWHERE,
+    *ANNOTATIONS,
     *_WINNERS,
     *(keyword for keywords in _TYPED.values() for keyword in keywords),
 }

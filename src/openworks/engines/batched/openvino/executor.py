@@ -25,9 +25,8 @@ from openworks.engines.batched.openvino.waves import plan_waves
 from openworks.engines.batched.spec import ModelSpec
 from openworks.engines.batched.step import Piece, Step
 from openworks.engines.batched.weights import Checkpoint, weights_bytes
+from openworks.engines.threads import SMALL_MODEL_BYTES
 
-_SMALL_MODEL_BYTES = 64 << 20
-"""Below this a model is in the caches, and float32 is as fast as anything."""
 _QUANTISED_GROUPS: Mapping[Precision, int] = {"int8": 128, "int4": 64}
 """Of how many activations one scale is: with 32, the plugin's own, int8 is half as fast; with more
 than share a scale among int4's weights, int4 is."""
@@ -100,7 +99,7 @@ class OpenVinoExecutor:
         spec = read_spec(folder)
         check_spec(spec)
         if precision == "auto":
-            precision = "float32" if weights_bytes(folder) < _SMALL_MODEL_BYTES else "int8"
+            precision = "float32" if weights_bytes(folder) < SMALL_MODEL_BYTES else "int8"
         core = ov.Core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         activations = torch.bfloat16 if has_bfloat16 and precision != "float32" else torch.float32
