@@ -48,6 +48,7 @@ class AdapterFiles:
         self._max_bytes = max_bytes
         self._clock = clock
         self._here: OrderedDict[str, _Here] | None = None
+        self._looking = asyncio.Lock()
         self._fetching: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
@@ -97,11 +98,7 @@ class AdapterFiles:
         return True
 
     async def _fetch(self, name: str, assets: Mapping[str, Asset]) -> None:
-        if self._here is None:
-            found = await asyncio.to_thread(_found, self._folder)
-            if self._here is None:  # another fetch may have looked meanwhile
-                now_s = self._clock.monotonic_s()
-                self._here = OrderedDict((key, _Here(size, now_s)) for key, size in found.items())
+        here = await self._look()
         if self._use(name, self._folder / name):
             return
         arriving = self._folder / f"{_ARRIVING}{name}"
@@ -111,9 +108,18 @@ class AdapterFiles:
         # In one step, so that a folder is here whole or not at all.
         await asyncio.to_thread(_move, arriving, self._folder / name)
         size_bytes = sum(asset.size_bytes for asset in assets.values())
-        self._here[name] = _Here(size_bytes, self._clock.monotonic_s())
+        here[name] = _Here(size_bytes, self._clock.monotonic_s())
         log.info("adapter.fetched", extra={"adapter": name, "size_bytes": size_bytes})
-        await self._make_room(self._here)
+        await self._make_room(here)
+
+    async def _look(self) -> OrderedDict[str, _Here]:
+        """What is here; the folder is looked at once, and before anything arrives in it."""
+        async with self._looking:  # a second look would take what arrives for what a crash left
+            if self._here is None:
+                found = await asyncio.to_thread(_found, self._folder)
+                now_s = self._clock.monotonic_s()
+                self._here = OrderedDict((key, _Here(size, now_s)) for key, size in found.items())
+            return self._here
 
     async def _fetch_file(self, asset: Asset, path: Path) -> None:
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from openworks.core.errors import StorageError
+from openworks.services import adapter_files
 from openworks.services.adapter_files import AdapterFiles
 from openworks.services.finetune_documents import Finetune
 from tests.unit.services.adapters import GOOD, Workshop
@@ -36,6 +37,25 @@ async def test_those_who_want_the_same_share_one_fetch(shop: Workshop) -> None:
     await shop.files.bring(made)
 
     assert len(shop.blobs.brought) == 2
+
+
+async def test_folder_is_looked_at_once_by_all_first_fetches(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second look, while files arrive, would delete them as what a crash has left."""
+    made = [await shop.bring(name) for name in "abc"]
+    looks: list[Path] = []
+
+    def look(folder: Path) -> dict[str, int]:
+        looks.append(folder)
+        return found(folder)
+
+    found = adapter_files._found
+    monkeypatch.setattr(adapter_files, "_found", look)
+    await asyncio.gather(*(shop.files.bring(finetune) for finetune in made))
+
+    assert len(looks) == 1
+    assert here(shop) == {finetune.id for finetune in made}
 
 
 async def test_caller_who_leaves_does_not_end_the_fetch_of_others(shop: Workshop) -> None:
