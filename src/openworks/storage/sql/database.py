@@ -219,6 +219,12 @@ def _sqlite_engine(url: URL, *, busy_timeout_s: float) -> AsyncEngine:
             cursor.close()
             undo.pop_all()
 
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def roll_back(connection: DBAPIConnection, *_: object) -> None:
+        # A caller who was cancelled. SQLite keeps a closed connection's transaction, and the lock
+        # that comes with it, for as long as a cursor of it is referred to, as by a traceback.
+        connection.rollback()
+
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes later fails at once if another wrote between.
