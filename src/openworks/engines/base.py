@@ -37,6 +37,8 @@ class Origin:
 
     account: AccountId
     adapter: Adapter | None = None
+    is_background: bool = False
+    """Whether nobody waits for it: it is to be stopped soon when somebody else comes."""
 
 
 class Waiter(Protocol):
@@ -71,6 +73,10 @@ class Engine(Protocol):
 
     def chat(self, request: ChatRequest, origin: Origin, out: Sink) -> None:
         """As `ports.text.ChatModel.stream`; returns when the answers are complete."""
+        ...
+
+    def count_tokens(self, request: ChatRequest) -> int:
+        """As `ports.text.TokenCounter.count_tokens`."""
         ...
 
     def complete(self, request: CompletionRequest, origin: Origin, out: Sink) -> None:

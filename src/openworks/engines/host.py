@@ -26,6 +26,8 @@ from openworks.engines.messages import (
     Chat,
     Chunk,
     Complete,
+    Counted,
+    CountTokens,
     Done,
     Embed,
     Embedded,
@@ -140,6 +142,8 @@ class Host:
             case Chat(request=chat, origin=origin):
                 self._engine.chat(chat, origin, sink)
                 self._outbox.send(Done(id=work.id))
+            case CountTokens(request=chat):
+                self._outbox.send(Counted(id=work.id, tokens=self._engine.count_tokens(chat)))
             case Complete(request=completion, origin=origin):
                 self._engine.complete(completion, origin, sink)
                 self._outbox.send(Done(id=work.id))

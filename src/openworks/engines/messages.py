@@ -30,6 +30,13 @@ class Chat(msgspec.Struct, tag=True, frozen=True):
     origin: Origin
 
 
+class CountTokens(msgspec.Struct, tag=True, frozen=True):
+    """Count a conversation's tokens; answered by `Counted`."""
+
+    id: int
+    request: ChatRequest
+
+
 class Complete(msgspec.Struct, tag=True, frozen=True):
     """Continue a text; answered by `Chunk`s and a `Done`."""
 
@@ -124,6 +131,13 @@ class Chunk(msgspec.Struct, tag=True, frozen=True):
     chunk: TextChunk
 
 
+class Counted(msgspec.Struct, tag=True, frozen=True):
+    """The tokens of a `CountTokens`."""
+
+    id: int
+    tokens: int
+
+
 class Embedded(msgspec.Struct, tag=True, frozen=True):
     """The vectors of an `Embed`."""
 
@@ -151,9 +165,9 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     error: ErrorInfo
 
 
-Work: TypeAlias = Chat | Complete | Embed | Rerank
+Work: TypeAlias = Chat | CountTokens | Complete | Embed | Rerank
 ToEngine: TypeAlias = Work | Cancel | Forget
-Reply: TypeAlias = Chunk | Embedded | Reranked | Done | Failed
+Reply: TypeAlias = Chunk | Counted | Embedded | Reranked | Done | Failed
 ToServer: TypeAlias = Ready | LoadFailed | Working | Report | Reply
 
 

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import Field
 
@@ -20,14 +21,28 @@ from openworks.core.errors import EngineOverloadedError, ModelUnavailableError
 from openworks.core.ids import AccountId
 from openworks.engines.base import Origin
 from openworks.engines.client import EngineProcess
-from openworks.engines.messages import Chat, Complete, Embed, Embedded, Rerank, Reranked, Work
+from openworks.engines.idle import IdleTime, Places
+from openworks.engines.messages import (
+    Chat,
+    Complete,
+    Counted,
+    CountTokens,
+    Embed,
+    Embedded,
+    Rerank,
+    Reranked,
+    Work,
+)
 from openworks.engines.supervisor import RestartConfig, Supervisor
 from openworks.engines.vectors import shortened
+from openworks.ports.calls import Usage
 from openworks.ports.catalog import Deployment, EngineName
 from openworks.ports.engines import EngineReport, Residency
 from openworks.ports.text import (
     ChatModel,
+    ChatRequest,
     CompletionModel,
+    CompletionRequest,
     Embedder,
     EmbeddingRequest,
     EmbeddingResult,
@@ -35,15 +50,19 @@ from openworks.ports.text import (
     RerankRequest,
     RerankResult,
     TextChunk,
+    TokenCounter,
 )
 
 log = logging.getLogger(__name__)
 
-R = TypeVar("R")
+R = TypeVar("R", ChatRequest, CompletionRequest)
+_T = TypeVar("_T")
 
 _GIB = 1 << 30
 _ONE_ADAPTER: frozenset[EngineName] = frozenset({"llamacpp"})
 """Engines that load their adapter with the weights, and so need a process for each."""
+_WARM_S = 600.0
+"""How long a model that somebody asked stays loaded, whatever background work needs the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +73,12 @@ class EnginesConfig:
     """Memory that all loaded models may take together; None for 80 % of the machine's."""
     max_queue: Annotated[int, Field(ge=0)] = 64
     """Requests that may wait for a slot of one model; more get a 429."""
+    max_background: Annotated[int, Field(ge=1)] = 8
+    """Answers that one model makes for batches at once, in all its slots but one. With more of them
+    batches are done sooner, and a request waits longer for the step that is under way."""
+    quiet_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
+    """Seconds without a request to any model after which batches go on; one that comes stops
+    them."""
     restart: RestartConfig = RestartConfig()
     """Restarts after a crash."""
 
@@ -82,17 +107,28 @@ class EnginePool:
         )
         self._supervisors: OrderedDict[_Key, Supervisor] = OrderedDict()  # least recent first
         self._leases: dict[_Key, int] = {}
+        self._asked_at_s: dict[_Key, float] = {}
+        self._idle = IdleTime(quiet_s=config.quiet_s, clock=clock)
+        self._idle_places: WeakValueDictionary[_Key, Places] = WeakValueDictionary()
+        self._idle_leases: Counter[_Key] = Counter()
         self._forgetting: set[asyncio.Task[None]] = set()
         self._room = asyncio.Lock()
 
-    def chat(self, deployment: Deployment, account: AccountId) -> ChatModel:
-        return _Streamed(self, deployment, account, Chat)
+    def chat(
+        self, deployment: Deployment, account: AccountId, *, is_background: bool = False
+    ) -> ChatModel:
+        return (_InIdleTime if is_background else _Streamed)(self, deployment, account, Chat)
 
-    def completions(self, deployment: Deployment, account: AccountId) -> CompletionModel:
-        return _Streamed(self, deployment, account, Complete)
+    def token_counter(self, deployment: Deployment) -> TokenCounter:
+        return _TokenCounter(self, deployment)
 
-    def embedder(self, deployment: Deployment) -> Embedder:
-        return _Embedder(self, deployment)
+    def completions(
+        self, deployment: Deployment, account: AccountId, *, is_background: bool = False
+    ) -> CompletionModel:
+        return (_InIdleTime if is_background else _Streamed)(self, deployment, account, Complete)
+
+    def embedder(self, deployment: Deployment, *, is_background: bool = False) -> Embedder:
+        return (_IdleEmbedder if is_background else _Embedder)(self, deployment)
 
     def reranker(self, deployment: Deployment) -> Reranker:
         return _Reranker(self, deployment)
@@ -106,7 +142,7 @@ class EnginePool:
                 pinned=supervisor.deployment.pinned,
                 pid=supervisor.current.pid if supervisor.current else None,
                 memory_bytes=memory_of(supervisor),
-                in_flight=self._leases.get(key, 0),
+                in_flight=self._leases.get(key, 0) + self._idle_leases[key],
                 restarts=supervisor.restarts,
                 load_s=supervisor.load_s,
                 report=_report_of(supervisor),
@@ -136,8 +172,14 @@ class EnginePool:
         self._runtime.cleanup()
 
     @asynccontextmanager
-    async def lease(self, deployment: Deployment) -> AsyncIterator[EngineProcess]:
+    async def lease(
+        self, deployment: Deployment, *, is_brief: bool = False
+    ) -> AsyncIterator[EngineProcess]:
         """Hold a ready process of `deployment`; while held, it is not evicted.
+
+        Args:
+            deployment: Whose process.
+            is_brief: It is held for a moment, and background work need not stop for that.
 
         Raises:
             EngineOverloadedError: Too many requests hold it already.
@@ -153,20 +195,59 @@ class EnginePool:
             )
         self._leases[key] = held + 1
         try:
-            supervisor = await self._supervisor(deployment)
-            yield await supervisor.process()
+            async with nullcontext() if is_brief else self._idle.suspended():
+                supervisor = await self._supervisor(deployment)
+                yield await supervisor.process()
         finally:
+            self._asked_at_s[key] = self._clock.monotonic_s()
             self._leases[key] -= 1
             if not self._leases[key]:
                 del self._leases[key]
 
-    async def _supervisor(self, deployment: Deployment) -> Supervisor:
+    async def in_idle_time(
+        self,
+        deployment: Deployment,
+        work: Callable[[EngineProcess], Coroutine[Any, Any, _T]],
+        *,
+        places: int = 1,
+    ) -> _T:
+        """Let a process of `deployment` work while nobody asks any model anything.
+
+        Args:
+            deployment: Whose process.
+            work: Is stopped when a lease is taken, and begun anew afterwards.
+            places: How many of the model's slots it fills; it never waits in the engine itself,
+                where it would stand before those who come later.
+
+        Raises:
+            EngineOverloadedError: There is no memory for the model that nobody else wants.
+            ModelUnavailableError: It cannot be loaded.
+        """
+        key = _key(deployment)
+
+        async def begun() -> _T:
+            self._idle_leases[key] += 1
+            try:
+                supervisor = await self._supervisor(deployment, is_background=True)
+                return await work(await supervisor.process())
+            finally:
+                self._idle_leases[key] -= 1
+
+        # One slot stays free, so that who comes need not wait until another is given up.
+        most = min(self._config.max_background, max(1, deployment.parallel - 1))
+        room = self._idle_places.setdefault(key, Places(most))
+        async with room.taken(places):
+            return await self._idle.run(begun)
+
+    async def _supervisor(
+        self, deployment: Deployment, *, is_background: bool = False
+    ) -> Supervisor:
         """Return the supervisor, now the most recently used; make room for a new one."""
         key = _key(deployment)
         if key not in self._supervisors:
             async with self._room:
                 if key not in self._supervisors:
-                    await self._make_room(deployment)
+                    await self._make_room(deployment, is_background=is_background)
                     self._supervisors[key] = Supervisor(
                         deployment if key.generation else replace(deployment, adapter=None),
                         runtime_dir=Path(self._runtime.name),
@@ -184,9 +265,10 @@ class EnginePool:
                 await supervisor.current.forget(generation)
             elif key.generation == generation and not self._leases.get(key):
                 # One that still answers is idle afterwards, and leaves as the least recently used.
+                self._asked_at_s.pop(key, None)
                 await self._supervisors.pop(key).stop()
 
-    async def _make_room(self, deployment: Deployment) -> None:
+    async def _make_room(self, deployment: Deployment, *, is_background: bool) -> None:
         """Evict idle models, least recently used first, until `deployment` fits."""
         if deployment.memory_bytes > self._budget_bytes:
             raise ModelUnavailableError(
@@ -196,7 +278,13 @@ class EnginePool:
                 code="model_too_large",
             )
         while self._used_bytes() + deployment.memory_bytes > self._budget_bytes:
-            victim = self._least_recently_used()
+            victim = self._least_recently_used(is_background=is_background)
+            if victim is None and is_background:
+                raise EngineOverloadedError(
+                    f"No memory for model {deployment.id!r} that the models which were asked last "
+                    "do not take.",
+                    retry_after_s=5.0,
+                )
             if victim is None:
                 raise ModelUnavailableError(
                     f"No memory for model {deployment.id!r}: it needs "
@@ -207,11 +295,17 @@ class EnginePool:
                     retry_after_s=5.0,
                 )
             log.info("engine.evicted", extra={"deployment": victim.model, "for": deployment.id})
+            self._asked_at_s.pop(victim, None)
             await self._supervisors.pop(victim).stop()
 
-    def _least_recently_used(self) -> _Key | None:
+    def _least_recently_used(self, *, is_background: bool) -> _Key | None:
+        cold_s = self._clock.monotonic_s() - _WARM_S
         for key, supervisor in self._supervisors.items():
-            if not self._leases.get(key) and not supervisor.deployment.pinned:
+            if self._leases.get(key) or supervisor.deployment.pinned:
+                continue
+            # Who asks finds all background work stopped; that itself takes nothing from anybody.
+            is_taken = self._idle_leases[key] or self._asked_at_s.get(key, cold_s) > cold_s
+            if not (is_background and is_taken):
                 return key
         return None
 
@@ -239,6 +333,39 @@ class _Streamed(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class _InIdleTime(Generic[R]):
+    """The same for requests that nobody waits for: chunks come when all of them are there."""
+
+    pool: EnginePool
+    deployment: Deployment
+    account: AccountId
+    wrap: Callable[[int, R, Origin], Work]
+
+    async def stream(self, request: R) -> AsyncGenerator[TextChunk, None]:
+        origin = Origin(account=self.account, adapter=self.deployment.adapter, is_background=True)
+
+        async def collect(process: EngineProcess) -> list[TextChunk]:
+            async with aclosing(
+                process.stream(lambda id_: self.wrap(id_, request, origin))
+            ) as chunks:
+                return [chunk async for chunk in chunks]
+
+        for chunk in await self.pool.in_idle_time(self.deployment, collect, places=request.n):
+            yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenCounter:
+    pool: EnginePool
+    deployment: Deployment
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        async with self.pool.lease(self.deployment, is_brief=True) as process:
+            answer = await process.ask(lambda id_: CountTokens(id=id_, request=request), Counted)
+        return answer.tokens
+
+
+@dataclass(frozen=True, slots=True)
 class _Embedder:
     pool: EnginePool
     deployment: Deployment
@@ -248,6 +375,28 @@ class _Embedder:
             answer = await process.ask(lambda id_: Embed(id=id_, request=request), Embedded)
         vectors = [shortened(vector, request.dimensions) for vector in answer.result.vectors]
         return replace(answer.result, vectors=vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class _IdleEmbedder:
+    """The same in idle time: one input after another, as an engine stops only between inputs."""
+
+    pool: EnginePool
+    deployment: Deployment
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        vectors: list[bytes] = []
+        usage = Usage()
+        for text in request.inputs:
+            one = EmbeddingRequest(inputs=[text])
+
+            async def ask(process: EngineProcess, one: EmbeddingRequest = one) -> EmbeddingResult:
+                return (await process.ask(lambda id_: Embed(id=id_, request=one), Embedded)).result
+
+            result = await self.pool.in_idle_time(self.deployment, ask)
+            vectors += [shortened(vector, request.dimensions) for vector in result.vectors]
+            usage += result.usage
+        return EmbeddingResult(vectors=vectors, usage=usage)
 
 
 @dataclass(frozen=True, slots=True)

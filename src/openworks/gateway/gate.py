@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 
 from openworks.core.errors import (
     AppError,
@@ -45,6 +46,8 @@ class Gate:
         if snapshot is None:
             return None
         gateway = snapshot.gateway
+        if call.is_background:  # it waits for idle time, and must not keep others waiting with it
+            gateway = replace(gateway, concurrency=None)
         if not (gateway.rate_limits or gateway.spend_rules or gateway.concurrency):
             return None
         claim = Claim(

@@ -48,12 +48,23 @@ class Pipeline:
         async with (
             self._metered(call, "text-generation", _most_of_chat(request)) as (meter, deployment),
             aclosing(
-                self._engines.chat(deployment, call.principal.account_id).stream(request)
+                self._engines.chat(
+                    deployment, call.principal.account_id, is_background=call.is_background
+                ).stream(request)
             ) as chunks,
         ):
             async for chunk in chunks:
                 meter.saw(chunk)
                 yield chunk
+
+    async def count_tokens(self, call: Call, request: ChatRequest) -> int:
+        """Count a conversation's tokens, as `ports.text.TokenCounter`; nothing is recorded.
+
+        Raises:
+            AppError: As `resolve`.
+        """
+        deployment = await self.resolve(call, "text-generation")
+        return await self._engines.token_counter(deployment).count_tokens(request)
 
     async def complete(
         self, call: Call, request: CompletionRequest
@@ -62,7 +73,9 @@ class Pipeline:
         async with (
             self._metered(call, "text-generation", _most(request)) as (meter, deployment),
             aclosing(
-                self._engines.completions(deployment, call.principal.account_id).stream(request)
+                self._engines.completions(
+                    deployment, call.principal.account_id, is_background=call.is_background
+                ).stream(request)
             ) as chunks,
         ):
             async for chunk in chunks:
@@ -75,7 +88,8 @@ class Pipeline:
             meter,
             deployment,
         ):
-            result = await self._engines.embedder(deployment).embed(request)
+            embedder = self._engines.embedder(deployment, is_background=call.is_background)
+            result = await embedder.embed(request)
             meter.usage = result.usage
             return result
 

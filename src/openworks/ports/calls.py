@@ -40,6 +40,8 @@ class Call:
     model: str
     """The name that the caller used."""
     stream: bool = False
+    is_background: bool = False
+    """Whether nobody waits for the answer, so that it is made in idle time alone."""
     gateway_id: str = "default"
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     observer: Callable[[CallRecord], None] | None = None
@@ -86,7 +88,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     usage: Usage
     cost_usd: float
     first_token_ms: float | None
-    """None when no token came."""
+    """None when no token came, or nobody waited for one."""
     duration_ms: float
     outcome: Outcome
     status: int

@@ -8,7 +8,13 @@ from typing import Literal, Protocol
 
 from openworks.core.ids import AccountId
 from openworks.ports.catalog import Deployment
-from openworks.ports.text import ChatModel, CompletionModel, Embedder, Reranker
+from openworks.ports.text import (
+    ChatModel,
+    CompletionModel,
+    Embedder,
+    Reranker,
+    TokenCounter,
+)
 
 EngineState = Literal["starting", "ready", "backing_off", "stopped"]
 
@@ -72,16 +78,31 @@ class Residency:
 class Engines(Protocol):
     """The engine processes of this machine; a model is loaded on its first use."""
 
-    def chat(self, deployment: Deployment, account: AccountId) -> ChatModel:
-        """The chat model of a text-generation deployment; accounts share it fairly."""
+    def chat(
+        self, deployment: Deployment, account: AccountId, *, is_background: bool = False
+    ) -> ChatModel:
+        """The chat model of a text-generation deployment; accounts share it fairly.
+
+        Args:
+            deployment: What answers.
+            account: For whom.
+            is_background: Nobody waits for the answer. It is made while no model here is asked
+                anything else, begun anew whenever one is, and handed over when it is complete.
+        """
         ...
 
-    def completions(self, deployment: Deployment, account: AccountId) -> CompletionModel:
-        """The completion model of a text-generation deployment; accounts share it fairly."""
+    def token_counter(self, deployment: Deployment) -> TokenCounter:
+        """What counts for the chat model of a text-generation deployment."""
         ...
 
-    def embedder(self, deployment: Deployment) -> Embedder:
-        """The embedder of a text-embeddings deployment."""
+    def completions(
+        self, deployment: Deployment, account: AccountId, *, is_background: bool = False
+    ) -> CompletionModel:
+        """The completion model of a text-generation deployment; otherwise as `chat`."""
+        ...
+
+    def embedder(self, deployment: Deployment, *, is_background: bool = False) -> Embedder:
+        """The embedder of a text-embeddings deployment; `is_background` as with `chat`."""
         ...
 
     def reranker(self, deployment: Deployment) -> Reranker:

@@ -131,6 +131,22 @@ class ChatModel(Protocol):
         ...
 
 
+class TokenCounter(Protocol):
+    """Says how long a conversation is."""
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Return the tokens of the prompt with its tools, template and generation prompt.
+
+        It is exactly what `usage.prompt_tokens` of `ChatModel.stream` would be; a conversation
+        that the context does not hold is counted as well.
+
+        Raises:
+            UnsupportedParameterError: This model cannot honour a parameter.
+            InvalidRequestError: The template refuses the conversation.
+        """
+        ...
+
+
 class CompletionModel(Protocol):
     """Continues plain text; the contract is that of `ChatModel`."""
 

@@ -47,6 +47,14 @@ async def test_call_claims_what_it_may_take(fields: dict[str, Any]) -> None:
     assert claim.metadata == {"team": "red"}
 
 
+async def test_call_that_nobody_waits_for_takes_nobodys_turn() -> None:
+    limiter = FakeLimiter()
+    gate, _ = gate_of(limiter, **RATES, concurrency=Concurrency(limit=1))
+    assert await admit(gate, is_background=True) is not None
+    assert limiter.admissions[0].claim.gateway.concurrency is None
+    assert limiter.admissions[0].claim.gateway.rate_limits
+
+
 async def test_gateway_without_limits_asks_nobody() -> None:
     limiter = FakeLimiter()
     gate, _ = gate_of(limiter)

@@ -74,17 +74,31 @@ class FakeChat:
             self.closed = True
 
 
+class FakeCounter:
+    async def count_tokens(self, request: ChatRequest) -> int:
+        return 10 * len(request.messages)
+
+
 @dataclass
 class FakeEngines:
     model: FakeChat
+    background: list[bool] = field(default_factory=list)
 
-    def chat(self, deployment: Deployment, account: AccountId) -> FakeChat:
+    def chat(
+        self, deployment: Deployment, account: AccountId, *, is_background: bool = False
+    ) -> FakeChat:
+        self.background.append(is_background)
         return self.model
 
-    def completions(self, deployment: Deployment, account: AccountId) -> CompletionModel:
+    def token_counter(self, deployment: Deployment) -> FakeCounter:
+        return FakeCounter()
+
+    def completions(
+        self, deployment: Deployment, account: AccountId, *, is_background: bool = False
+    ) -> CompletionModel:
         raise NotImplementedError
 
-    def embedder(self, deployment: Deployment) -> Embedder:
+    def embedder(self, deployment: Deployment, *, is_background: bool = False) -> Embedder:
         raise NotImplementedError
 
     def reranker(self, deployment: Deployment) -> Reranker:
@@ -115,6 +129,7 @@ class Recorded:
 class World:
     clock: FakeClock
     chat: FakeChat
+    engines: FakeEngines
     recorded: Recorded
     pipeline: Pipeline
 
@@ -128,10 +143,9 @@ class World:
 def world() -> World:
     clock = FakeClock()
     chat, recorded = FakeChat(clock), Recorded()
-    pipeline = Pipeline(
-        models=FakeModels(), engines=FakeEngines(chat), recorders=[recorded], clock=clock
-    )
-    return World(clock, chat, recorded, pipeline)
+    engines = FakeEngines(chat)
+    pipeline = Pipeline(models=FakeModels(), engines=engines, recorders=[recorded], clock=clock)
+    return World(clock, chat, engines, recorded, pipeline)
 
 
 def call(model: str = "alias", allowed: frozenset[str] | None = None) -> Call:
@@ -203,6 +217,24 @@ async def test_key_may_not_use_another_model(world: World) -> None:
     with pytest.raises(PermissionDeniedError):
         await run(world, call(allowed=frozenset({"else"})))
     assert world.record.status == 403
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+async def test_engine_is_told_whether_somebody_waits(world: World, is_background: bool) -> None:
+    await run(world, replace(call(), is_background=is_background))
+
+    assert world.engines.background == [is_background]
+    assert (world.record.first_token_ms is None) == is_background
+
+
+async def test_counting_leaves_no_record(world: World) -> None:
+    assert await world.pipeline.count_tokens(call(), REQUEST) == 10
+    assert world.recorded.records == []
+
+
+async def test_key_may_not_count_for_another_model(world: World) -> None:
+    with pytest.raises(PermissionDeniedError):
+        await world.pipeline.count_tokens(call(allowed=frozenset({"else"})), REQUEST)
 
 
 async def test_model_for_another_task_is_refused(world: World) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeAlias
 
+import torch
+
 from openworks.core.errors import AppError, ModelNotFoundError, ModelUnavailableError
 from openworks.engines.batched.adapter_file import read_adapter
 from openworks.engines.batched.executor import AdapterWeights
@@ -26,8 +28,10 @@ Failed: TypeAlias = Callable[[AppError], None]
 class AdapterLoader:
     """Reads one adapter after another. Safe to call from several threads."""
 
-    def __init__(self, num_threads: int = 1) -> None:
-        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="adapters")
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        """Start with nothing to read; adapters come out as matrices of `dtype`."""
+        self._dtype = dtype
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="adapters")
         self._early: OrderedDict[Path, Future[AdapterWeights]] = OrderedDict()
         self._lock = Lock()
 
@@ -36,16 +40,19 @@ class AdapterLoader:
         with self._lock:
             if folder in self._early:
                 return
-            self._early[folder] = self._threads.submit(read_adapter, folder)
-            if len(self._early) > _MOST_EARLY:
-                self._early.popitem(last=False)
+            if len(self._early) == _MOST_EARLY:
+                oldest = next(iter(self._early))
+                if not self._early[oldest].done():
+                    return  # it is probably about to be asked for
+                del self._early[oldest]
+            self._early[folder] = self._threads.submit(read_adapter, folder, self._dtype)
 
     def load(self, folder: Path, loaded: Loaded, failed: Failed) -> None:
         """Read an adapter and call one of the two, here if it is read already, else later."""
         with self._lock:
             reading = self._early.pop(folder, None)
         if reading is None:
-            reading = self._threads.submit(read_adapter, folder)
+            reading = self._threads.submit(read_adapter, folder, self._dtype)
         reading.add_done_callback(lambda done: _tell(done, folder, loaded, failed))
 
 

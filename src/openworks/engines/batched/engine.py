@@ -86,7 +86,7 @@ def load(deployment: Deployment, socket: Path) -> BatchedEngine:
         executor,
         Scheduler(config, cache=executor.cache, num_slots=executor.num_slots),
         Sampler(tokenizer.num_tokens, unused=tokenizer.unused_ids),
-        AdapterLoader(),
+        AdapterLoader(executor.adapter_dtype),
         clock=clock,
     )
     return BatchedEngine(prompter, loop, context_tokens=executor.context_tokens)
@@ -106,6 +106,9 @@ class BatchedEngine:
     def chat(self, request: ChatRequest, origin: Origin, out: Sink) -> None:
         prompt = self._prompter.chat(request)
         self._write(prompt, request.sampling, request.n, origin, out)
+
+    def count_tokens(self, request: ChatRequest) -> int:
+        return len(self._prompter.chat_ids(request))
 
     def complete(self, request: CompletionRequest, origin: Origin, out: Sink) -> None:
         prompt = self._prompter.complete(request)
@@ -146,6 +149,7 @@ class BatchedEngine:
                     max_tokens=writer.max_tokens,
                     adapter=None if adapter is None else AdapterKey(adapter.id, adapter.generation),
                     account=origin.account,
+                    is_background=origin.is_background,
                 ): writer
                 for writer in writers
             },

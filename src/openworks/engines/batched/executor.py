@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from torch import Tensor
 
     from openworks.engines.batched.step import Step
@@ -18,10 +19,9 @@ class AdapterWeights:
     """One LoRA in host memory, ready to be put into a slot. Made by `adapter_file.read_adapter`."""
 
     rank: int
-    scale: float
-    """What `B·A` is multiplied by: alpha/r, or alpha/√r for rsLoRA."""
     pairs: Mapping[str, tuple[Tensor, Tensor]]
-    """Module such as `layers.0.self_attn.q_proj` → (A [rank, in], B [out, rank]), as stored."""
+    """Module such as `layers.0.self_attn.q_proj` → (A [rank, in], B [rank, out]), B scaled; finite,
+    and of the executor's `adapter_dtype`, so that a step only has to copy them."""
     size_bytes: int
 
 
@@ -47,6 +47,8 @@ class Executor(Protocol):
     cache: CacheShape
     num_slots: int
     """How many adapters can be in one step."""
+    adapter_dtype: torch.dtype
+    """What the matrices of adapters have to be of."""
     description: str
     """What runs where, for logs and `openworks doctor`: `torch int8, 2 threads`."""
 

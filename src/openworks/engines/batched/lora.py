@@ -1,8 +1,8 @@
 """Adapters of a running batch: stacked by rank, multiplied at once, each row masked to its own.
 
 For every linear layer the active adapters' A are one matrix [sum of ranks, in] and their B one
-[out, sum of ranks]. `h = x·Aᵀ` is computed for all rows and all adapters, what is not a row's own
-is cleared, and `y += h·Bᵀ`: two plain products whatever the mix, and no adapter is padded to
+[sum of ranks, out]. `h = x·Aᵀ` is computed for all rows and all adapters, what is not a row's own
+is cleared, and `y += h·B`: two plain products whatever the mix, and no adapter is padded to
 another's rank. A prompt's chunk has one adapter, and takes only its part of both.
 """
 
@@ -63,7 +63,7 @@ class _SiteStack:
     """One site's matrices; ranks beyond those in use hold anything."""
 
     a: list[Tensor]  # of each part, [capacity, in]
-    b: list[Tensor]  # of each part, [out, capacity], scaled
+    b: list[Tensor]  # of each part, [capacity, out]
 
 
 class AdapterStack:
@@ -170,7 +170,7 @@ class AdapterStack:
                 if segment.hidden is not None:
                     # Filled, not multiplied: another adapter's overflow must not reach this row.
                     h.masked_fill_(segment.hidden, 0)
-                y[segment.rows, start:end].add_(torch.mm(h, b[:, segment.ranks].t()))
+                y[segment.rows, start:end].add_(torch.mm(h, b[segment.ranks]))
 
     def _check(self, module: str, a: Tensor, b: Tensor, rank: int) -> None:
         found = self._modules.get(module)
@@ -182,14 +182,14 @@ class AdapterStack:
         bounds = list(self._sites[site].parts.values())
         num_outputs = bounds[parts[-1]][1] - bounds[parts[0]][0]
         num_inputs = self._sites[site].in_features
-        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[1] != rank:
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[0] != rank:
             raise InvalidRequestError(
                 f"The adapter's matrices for '{module}' have shapes {list(a.shape)} and "
                 f"{list(b.shape)}, which are no pair of rank {rank}."
             )
-        if a.shape[1] != num_inputs or b.shape[0] != num_outputs:
+        if a.shape[1] != num_inputs or b.shape[1] != num_outputs:
             raise InvalidRequestError(
-                f"The adapter maps {a.shape[1]} to {b.shape[0]} values in '{module}'; this "
+                f"The adapter maps {a.shape[1]} to {b.shape[1]} values in '{module}'; this "
                 f"model has {num_inputs} to {num_outputs} there."
             )
 
@@ -257,7 +257,7 @@ class AdapterStack:
                 for a, old_a in zip(grown.a, stack.a, strict=True):
                     a[:old].copy_(old_a)
                 for b, old_b in zip(grown.b, stack.b, strict=True):
-                    b[:, :old].copy_(old_b)
+                    b[:old].copy_(old_b)
                 self._stacks[site] = grown
 
     def _pack(self, slots: Sequence[int], *, spare_rank: int = 0) -> None:
@@ -280,19 +280,8 @@ class AdapterStack:
         for site, stack in zip(self._sites, self._stacks, strict=True):
             if stack is not None:
                 for part, (a, b) in enumerate(zip(stack.a, stack.b, strict=True)):
-                    self._copy(_pair_of(weights, site, part), weights.scale, a[ranks], b[:, ranks])
+                    _copy(_pair_of(weights, site, part), a[ranks], b[ranks])
         self._places[slot] = _Place(start, weights.rank)
-
-    def _copy(self, pair: tuple[Tensor, Tensor] | None, scale: float, a: Tensor, b: Tensor) -> None:
-        """Fill an adapter's range of one part's matrices; with zeros if it does not change it."""
-        if pair is None:
-            a.zero_()
-            b.zero_()
-            return
-        a.copy_(pair[0])
-        scaled = pair[1].to(device=self._device, dtype=torch.float32).mul(scale).to(self._dtype)
-        # Finite in this type as well: it meets the zeros of other adapters' rows.
-        b.copy_(torch.nan_to_num_(scaled))
 
     def _empty(self, site: Site) -> _SiteStack:
         def zeros(*shape: int) -> Tensor:
@@ -301,8 +290,18 @@ class AdapterStack:
         # Zeros, as a site that only later adapters change must add nothing for earlier ones.
         return _SiteStack(
             a=[zeros(self._capacity, site.in_features) for _ in site.parts],
-            b=[zeros(end - start, self._capacity) for start, end in site.parts.values()],
+            b=[zeros(self._capacity, end - start) for start, end in site.parts.values()],
         )
+
+
+def _copy(pair: tuple[Tensor, Tensor] | None, a: Tensor, b: Tensor) -> None:
+    """Fill an adapter's range of one part's matrices; with zeros if it does not change it."""
+    if pair is None:
+        a.zero_()
+        b.zero_()
+    else:
+        a.copy_(pair[0])
+        b.copy_(pair[1])
 
 
 def _pair_of(weights: AdapterWeights, site: Site, part: int) -> tuple[Tensor, Tensor] | None:
@@ -311,5 +310,5 @@ def _pair_of(weights: AdapterWeights, site: Site, part: int) -> tuple[Tensor, Te
     pair = weights.pairs.get(module)
     if pair is None and site.alias is not None and site.alias in weights.pairs:
         a, b = weights.pairs[site.alias]
-        return a, b[start:end]
+        return a, b[:, start:end]
     return pair

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from openworks.core.errors import InvalidRequestError, UnsupportedParameterError
 from openworks.core.ids import NewId
+from openworks.core.json import JsonObject
 from openworks.engines.batched.detokenizer import Detokenizer
 from openworks.engines.batched.formats.base import AnswerParser, Format
 from openworks.engines.batched.formats.tools import Tool, read_tools
@@ -81,19 +82,7 @@ class Prompter:
             UnsupportedParameterError: The model cannot honour a parameter.
             InvalidRequestError: The template or a schema refuses it.
         """
-        template = self._chat_template()
-        tools = callable_tools(request)
-        traits = template.traits
-        effort = reasoning_args(
-            request, knows_effort=traits.reasoning_effort, knows_switch=traits.thinking_switch
-        )
-        text = template.render(
-            request.messages, tools=tools, template_args={**request.template_args, **effort}
-        )
-        if tools and not self._format.knows_calls:
-            raise UnsupportedParameterError(
-                "This model's way of calling tools is not known here.", param="tools"
-            )
+        text, tools = self._chat_text(request)
         offered = _checked(read_tools(tools))
         return Prompt(
             token_ids=self._fitting(self._tokenizer.encode(text, add_bos=True), "messages"),
@@ -105,6 +94,16 @@ class Prompter:
             keep_special=self._format.special_tokens,
             must_call=must_call_tool(request),
         )
+
+    def chat_ids(self, request: ChatRequest) -> list[int]:
+        """Return a conversation as token ids, however many.
+
+        Raises:
+            UnsupportedParameterError: The model cannot honour a parameter.
+            InvalidRequestError: The template refuses it.
+        """
+        text, _ = self._chat_text(request)
+        return self._tokenizer.encode(text, add_bos=True)
 
     def complete(self, request: CompletionRequest) -> Prompt:
         """Return the prompt of a plain text.
@@ -180,6 +179,23 @@ class Prompter:
             )
             for index in range(n)
         ]
+
+    def _chat_text(self, request: ChatRequest) -> tuple[str, Sequence[JsonObject]]:
+        """Return a conversation as its template writes it, and the tools that are told of."""
+        template = self._chat_template()
+        tools = callable_tools(request)
+        traits = template.traits
+        effort = reasoning_args(
+            request, knows_effort=traits.reasoning_effort, knows_switch=traits.thinking_switch
+        )
+        text = template.render(
+            request.messages, tools=tools, template_args={**request.template_args, **effort}
+        )
+        if tools and not self._format.knows_calls:
+            raise UnsupportedParameterError(
+                "This model's way of calling tools is not known here.", param="tools"
+            )
+        return text, tools
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:

@@ -60,6 +60,8 @@ class SchedulerConfig:
     max_step_tokens: Annotated[int, Field(gt=0)] = 512
     """Tokens that one step computes: one of every running answer, the rest of prompts, which get
     one in any case. Lower makes running answers smoother, higher reads prompts faster."""
+    max_background_tokens: Annotated[int, Field(gt=0)] = 64
+    """Tokens in a step of prompts that nobody waits for: who comes waits for the step to end."""
     max_waiting: Annotated[int, Field(gt=0)] = 256
     """Requests that may wait; more get a 429."""
     adapters: ResidencyConfig = ResidencyConfig()
@@ -253,14 +255,19 @@ class Scheduler:
     def _plan_prompts(self, work: list[Work]) -> None:
         """Give prompts what the step has left, in fair order, whether they have begun or not."""
         budget = max(1, self._config.max_step_tokens - len(work))
+        background = self._config.max_background_tokens
         begun = [each for each in self._running if len(each.token_ids) - each.num_computed > 1]
         begun += self._resume()
         while budget:
             sequence = self._next_prompt(begun)
             if sequence is None:
                 break
-            each = _chunk(sequence, budget, self._pool)
+            room = min(budget, background) if sequence.is_background else budget
+            if not room:
+                continue  # it runs now, and is read in the next step
+            each = _chunk(sequence, room, self._pool)
             budget -= len(each.piece.token_ids)
+            background -= len(each.piece.token_ids) * sequence.is_background
             end = each.piece.start + len(each.piece.token_ids)
             if end > sequence.num_charged:
                 self._queue.charge(sequence, end - sequence.num_charged)

@@ -43,6 +43,8 @@ class Sequence:
     account: str = ""
     weight: float = 1.0
     """The account's share of the engine, relative to others; more than 0."""
+    is_background: bool = False
+    """Whether nobody waits for it, so that its prompt must not make steps long."""
     wants_prompt_logprobs: bool = False
     """Whether the logits of every prompt position are wanted, so that none comes from the cache."""
 

@@ -67,6 +67,7 @@ class TorchExecutor:
             dtype=dtype,
             device=device,
         )
+        self.adapter_dtype = dtype
         self._adapters = AdapterStack(model.sites, dtype=dtype, device=device)
 
     @classmethod

@@ -82,6 +82,7 @@ class TransformersExecutor:
             num_blocks=max(1, cache_tokens // self.context_tokens), block_tokens=self.context_tokens
         )
         self.num_slots = 0
+        self.adapter_dtype = torch.float32
         self.description = (
             f"transformers {precision}, {torch.get_num_threads()} threads"
             if device == "cpu"

@@ -13,7 +13,7 @@ from typing import cast
 
 import orjson
 
-from openworks.core.errors import InternalError
+from openworks.core.errors import InternalError, InvalidRequestError
 from openworks.core.json import JsonObject
 
 _TIMEOUT_S = 30.0
@@ -42,11 +42,29 @@ class Control:
         """Return the text of token ids."""
         return str(self._call("POST", "/detokenize", {"tokens": list(tokens)})["content"])
 
+    def count_tokens(self, body: JsonObject) -> int:
+        """Return how many tokens the prompt of a chat body has, pictures included.
+
+        Raises:
+            InvalidRequestError: llama.cpp refuses the conversation.
+        """
+        status, answer = self._ask("POST", "/v1/chat/completions/input_tokens", body)
+        if status != http.client.OK:
+            error = cast("JsonObject", answer["error"])
+            raise InvalidRequestError(f"The engine refused the request: {error['message']}")
+        return cast("int", answer["input_tokens"])
+
     def props(self) -> JsonObject:
         """Return what llama.cpp says of the loaded model, such as `chat_template_caps`."""
         return self._call("GET", "/props", None)
 
     def _call(self, method: str, path: str, body: JsonObject | None) -> JsonObject:
+        status, answer = self._ask(method, path, body)
+        if status != http.client.OK:
+            raise InternalError(f"llama.cpp answered {path} with status {status}.")
+        return answer
+
+    def _ask(self, method: str, path: str, body: JsonObject | None) -> tuple[int, JsonObject]:
         connection = _UnixConnection(self._path)
         try:
             connection.request(
@@ -59,6 +77,4 @@ class Control:
             answer = response.read()
         finally:
             connection.close()
-        if response.status != http.client.OK:
-            raise InternalError(f"llama.cpp answered {path} with status {response.status}.")
-        return cast("JsonObject", orjson.loads(answer))
+        return response.status, cast("JsonObject", orjson.loads(answer))

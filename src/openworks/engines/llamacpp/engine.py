@@ -126,6 +126,10 @@ class LlamaCppEngine:
         one_by_one = one_call or must_call or may_call or bool(request.sampling.stop)
         self._in_rounds(request.n, make, out, one_by_one=one_by_one)
 
+    def count_tokens(self, request: ChatRequest) -> int:
+        self._require("text-generation")
+        return self._control.count_tokens(chat_body(request, self._traits))
+
     def _force_call(self, body: JsonObject, max_tokens: int | None, out: Sink) -> None:
         """Make the call that the model was told to make, when it talks instead."""
         functions = functions_of(body)

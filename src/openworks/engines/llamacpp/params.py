@@ -31,7 +31,9 @@ def common_params(deployment: Deployment, socket: Path) -> xllamacpp.CommonParam
         params.mmproj.path = str(deployment.mmproj)
     params.hostnames = [str(socket)]
     params.verbosity = 1  # errors; its ordinary chatter tells a user nothing
-    params.n_batch = 512  # prompts are read in such steps; a request can be cancelled between two
+    # Prompts are read in such steps, and a request can be cancelled between two. Longer ones are no
+    # faster on a processor (measured from 64 on), and whoever comes waits for the one under way.
+    params.n_batch = 128
     params.n_parallel = deployment.parallel
     params.n_ctx = (deployment.context_tokens or 0) * deployment.parallel
     params.fit_params = False  # it would shrink the context silently

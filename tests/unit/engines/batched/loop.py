@@ -37,7 +37,7 @@ def right_answer(sequence: Sequence) -> list[int]:
 
 
 def weights(size_bytes: int = 1) -> AdapterWeights:
-    return AdapterWeights(rank=1, scale=1.0, pairs={}, size_bytes=size_bytes)
+    return AdapterWeights(rank=1, pairs={}, size_bytes=size_bytes)
 
 
 class Cache:
@@ -102,6 +102,7 @@ class Loop:
         num_slots: int = 2,
         max_running: int = 4,
         max_step_tokens: int = 16,
+        max_background_tokens: int = 16,
         max_waiting: int = 1000,
         host_bytes: int = 100,
         max_loading: int = 2,
@@ -111,6 +112,7 @@ class Loop:
         config = SchedulerConfig(
             max_running=max_running,
             max_step_tokens=max_step_tokens,
+            max_background_tokens=max_background_tokens,
             max_waiting=max_waiting,
             adapters=ResidencyConfig(
                 host_bytes=host_bytes, max_loading=max_loading, max_passes=max_passes
@@ -143,6 +145,7 @@ class Loop:
         adapter: AdapterKey | None = None,
         account: str = "a",
         weight: float = 1.0,
+        is_background: bool = False,
         wants_prompt_logprobs: bool = False,
     ) -> Sequence:
         self._ids += 1
@@ -153,6 +156,7 @@ class Loop:
             adapter=adapter,
             account=account,
             weight=weight,
+            is_background=is_background,
             wants_prompt_logprobs=wants_prompt_logprobs,
         )
 

@@ -63,6 +63,7 @@ class Script:
     ) -> None:
         self.cache = CacheShape(num_blocks=num_blocks, block_tokens=block_tokens)
         self.num_slots = num_slots
+        self.adapter_dtype = torch.float32
         self.before_step: Callable[[Step], None] = lambda step: None
         self.before_put: Callable[[int], None] = lambda slot: None
         self.slots: dict[int, AdapterWeights] = {}

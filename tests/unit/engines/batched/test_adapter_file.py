@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +53,39 @@ def test_modules_are_named_as_ours_whatever_stands_around_them(
     found = read_adapter(tmp_path)
     assert list(found.pairs) == [_MODULE]
     a, b = found.pairs[_MODULE]
-    assert (a.shape, b.shape) == ((4, 6), (8, 4))
+    assert (a.shape, b.shape) == ((4, 6), (4, 8))
     assert (found.rank, found.size_bytes) == (4, 4 * (24 + 32))
 
 
 def test_the_scale_is_alpha_over_the_rank(tmp_path: Path) -> None:
     _write(tmp_path)
-    assert read_adapter(tmp_path).scale == 2.0
+    _, b = read_adapter(tmp_path).pairs[_MODULE]
+    assert torch.equal(b, torch.full((4, 8), 2.0))
 
 
 def test_the_scale_of_rslora_is_alpha_over_the_root_of_the_rank(tmp_path: Path) -> None:
     _write(tmp_path, use_rslora=True)
-    assert read_adapter(tmp_path).scale == 4.0
+    _, b = read_adapter(tmp_path).pairs[_MODULE]
+    assert torch.equal(b, torch.full((4, 8), 4.0))
+
+
+def test_matrices_come_out_as_the_executor_wants_them(tmp_path: Path) -> None:
+    name = f"base_model.model.model.{_MODULE}"
+    a, b = torch.randn(4, 6), torch.randn(8, 4)
+    _write(tmp_path, tensors={f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b})
+    found = read_adapter(tmp_path, torch.bfloat16)
+    assert torch.equal(found.pairs[_MODULE][0], a.bfloat16())
+    assert torch.equal(found.pairs[_MODULE][1], (2 * b).bfloat16().t())
+    assert all(matrix.is_contiguous() for matrix in found.pairs[_MODULE])
+    assert found.size_bytes == 2 * (24 + 32)
+
+
+def test_an_adapter_that_changed_on_disk_stays_as_it_was_read(tmp_path: Path) -> None:
+    _write(tmp_path)
+    found = read_adapter(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(found.pairs[_MODULE][0], torch.ones(4, 6))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +126,31 @@ def test_a_rank_other_than_the_configuration_says_is_refused(tmp_path: Path, ran
         read_adapter(tmp_path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    pair = {
-        f"base_model.model.model.{_MODULE}.lora_A.weight": torch.full((4, 6), value),
-        f"base_model.model.model.{_MODULE}.lora_B.weight": torch.ones(8, 4),
+@pytest.mark.parametrize("half", ["A", "B"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_not_finite_is_refused(tmp_path: Path, half: str, value: float) -> None:
+    pair = {"A": torch.ones(4, 6), "B": torch.ones(8, 4)}
+    pair[half][3, 2] = value
+    name = f"base_model.model.model.{_MODULE}"
+    _write(tmp_path, tensors={f"{name}.lora_{key}.weight": each for key, each in pair.items()})
+    with pytest.raises(InvalidRequestError, match=f"lora_{half}"):
+        read_adapter(tmp_path)
+
+
+def test_what_overflows_in_the_executors_type_is_refused(tmp_path: Path) -> None:
+    name = f"base_model.model.model.{_MODULE}"
+    large = {
+        f"{name}.lora_A.weight": torch.ones(4, 6),
+        f"{name}.lora_B.weight": torch.full((8, 4), 3.0e38),
     }
-    _write(tmp_path, tensors=pair)
+    _write(tmp_path, tensors=large)
+    with pytest.raises(InvalidRequestError, match="lora_B"):
+        read_adapter(tmp_path)
+
+
+def test_a_tensor_that_is_no_matrix_is_refused_by_name(tmp_path: Path) -> None:
+    name = f"base_model.model.model.{_MODULE}.lora_A.weight"
+    _write(tmp_path, tensors={name: torch.ones(4)})
     with pytest.raises(InvalidRequestError, match="lora_A"):
         read_adapter(tmp_path)
 
@@ -120,6 +161,25 @@ def test_a_folder_without_one_of_its_files_is_refused_by_name(tmp_path: Path, mi
     (tmp_path / missing).unlink()
     with pytest.raises(InvalidRequestError, match=missing):
         read_adapter(tmp_path)
+
+
+def test_reading_tensors_leaves_no_object_behind(tmp_path: Path) -> None:
+    halves = {"A": torch.ones(4, 600), "B": torch.ones(800, 4)}
+    tensors = {
+        f"base_model.model.model.layers.{layer}.mlp.up_proj.lora_{half}.weight": values.clone()
+        for layer in range(10)
+        for half, values in halves.items()
+    }
+    _write(tmp_path, tensors=tensors)
+
+    def num_objects_after(num_reads: int) -> int:
+        for _ in range(num_reads):
+            read_adapter(tmp_path)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = num_objects_after(20)
+    assert num_objects_after(100) - before < 100 * len(tensors) / 2
 
 
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:

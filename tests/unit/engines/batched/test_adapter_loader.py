@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path, PosixPath
 from queue import Queue
+from threading import Event
 from typing import NoReturn
 
 import pytest
@@ -102,13 +103,47 @@ def test_expected_adapter_that_changed_since_is_read_once_for_each_request(tmp_p
     assert found.rank == 4
 
 
+def read_everything(loader: AdapterLoader, nowhere: Path) -> None:
+    """Wait until a loader has read all that it was told of: one thread reads in order."""
+    said: Queue[AdapterWeights | AppError] = Queue()
+    loader.load(nowhere, said.put, said.put)
+    said.get(timeout=LONG_S)
+
+
 def test_no_more_than_two_adapters_are_read_ahead(tmp_path: Path) -> None:
     loader = AdapterLoader()
-    for number in range(4):
-        loader.expect(tmp_path / str(number))  # nothing is there yet
+    goes_on = Event()
+    loader.load(tmp_path / "first", lambda _: None, lambda _: assert_set(goes_on))
+    for name in ("one", "two", "three"):
+        loader.expect(tmp_path / name)  # nothing is there yet
+    goes_on.set()
+    read_everything(loader, tmp_path / "nowhere")
     said: Queue[AdapterWeights | AppError] = Queue()
-    write_random_adapter(tmp_path / "0", PRESETS["tiny"], rank=2)
+    for name in ("two", "three"):
+        write_random_adapter(tmp_path / name, PRESETS["tiny"], rank=2)
+        loader.load(tmp_path / name, said.put, said.put)
 
-    loader.load(tmp_path / "0", said.put, said.put)
-
+    assert isinstance(said.get(timeout=LONG_S), AppError)
     assert isinstance(said.get(timeout=LONG_S), AdapterWeights)
+
+
+def test_what_was_read_ahead_and_not_asked_for_makes_way(tmp_path: Path) -> None:
+    loader = AdapterLoader()
+    for name in ("one", "two"):
+        loader.expect(tmp_path / name)  # nothing is there yet
+    read_everything(loader, tmp_path / "nowhere")
+    for name in ("one", "three"):
+        write_random_adapter(tmp_path / name, PRESETS["tiny"], rank=2)
+    loader.expect(tmp_path / "three")
+    read_everything(loader, tmp_path / "nowhere")
+    said: Queue[AdapterWeights | AppError] = Queue()
+
+    loader.load(tmp_path / "three", said.put, said.put)
+
+    assert isinstance(said.get_nowait(), AdapterWeights)
+    loader.load(tmp_path / "one", said.put, said.put)
+    assert isinstance(said.get(timeout=LONG_S), AdapterWeights)
+
+
+def assert_set(event: Event) -> None:
+    assert event.wait(LONG_S)

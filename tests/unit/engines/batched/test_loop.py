@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from collections.abc import Sequence
 from typing import NoReturn
@@ -471,3 +473,21 @@ def test_constrained_and_free_answers_share_a_step() -> None:
     Engine(Script({**ANSWERS, "One": '"was"'})).answer(bound, free)
     assert bound.out.text() == '"was"'
     assert free.out.text() == ANSWERS["Two"]
+
+
+def test_adapters_that_came_and_went_leave_no_object_behind() -> None:
+    engine = Engine(Script(ANSWERS))
+    engine.loader.answers_at_once = (True,)
+
+    def num_objects_after(names: range) -> int:
+        for name in names:
+            it = adapter(str(name))
+            engine.answer(Asked("One", adapter=it, max_tokens=1))
+            engine.loop.forget(it.generation)
+            engine.loader.loads.clear()
+        engine.until(lambda report: not report.adapters)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = num_objects_after(range(100))
+    assert num_objects_after(range(100, 300)) - before < 100

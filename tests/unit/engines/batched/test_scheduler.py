@@ -55,6 +55,26 @@ def test_running_answers_get_their_token_in_every_step_while_a_long_prompt_is_re
         assert [seq.num_generated for seq in talking] == [num_tokens] * 3
 
 
+def test_prompts_that_nobody_waits_for_share_a_small_part_of_each_step() -> None:
+    loop = Loop(max_step_tokens=16, max_background_tokens=5)
+    idle = [
+        loop.make(prompt_of(12, salt), is_background=True, account=str(salt)) for salt in (1, 2)
+    ]
+    for sequence in idle:
+        loop.add(sequence)
+    loop.ask(prompt_of(30))
+    for number in range(3):
+        plan = loop.step()
+        assert plan is not None
+        read = [work for work in plan.work if work.sequence.is_background]
+        assert sum(len(work.piece.token_ids) for work in read) <= 5
+        if not number:
+            assert sum(len(work.piece.token_ids) for work in plan.work) == 16
+    loop.run()
+    for sequence in idle:
+        assert loop.answers[sequence] == right_answer(sequence)
+
+
 def test_several_tokens_can_be_added_at_once() -> None:
     loop = Loop(num_blocks=8, block_tokens=4, max_step_tokens=3)
     loop.ask([9] * 6, max_tokens=15)

@@ -134,7 +134,7 @@ def test_chunks_and_decodes_of_all_adapters_in_one_step_equal_each_alone(sample:
 def test_adapters_that_come_and_go_never_change_anothers_logits(sample: _Sample) -> None:
     executor = sample.executor
     executor.run(Step([_whole(0), _whole(1, 2), _whole(2, 4)]))
-    kept = AdapterWeights(rank=1, scale=1.0, pairs={}, size_bytes=0)
+    kept = AdapterWeights(rank=1, pairs={}, size_bytes=0)
     for other in (3, 3):
         executor.put_adapter(other, kept)
         executor.run(Step([_whole(other), _whole(1, 2)]))
@@ -153,11 +153,11 @@ def test_what_overflows_harms_neither_its_neighbours_nor_the_next_owner_of_its_b
     pairs = {
         f"layers.0.self_attn.{module}_proj": (
             torch.full((2, 48), 3e38),
-            torch.full((size, 2), 3e38),
+            torch.full((2, size), 3e38),
         )
         for module, size in (("q", 48), ("k", 24), ("v", 24))
     }
-    weights = AdapterWeights(rank=2, scale=1.0, pairs=pairs, size_bytes=0)
+    weights = AdapterWeights(rank=2, pairs=pairs, size_bytes=0)
     executor.put_adapter(0, weights)
     found = executor.run(Step([_whole(0), _whole(None, 2)]))
     assert not torch.isfinite(found[:20]).all()
@@ -179,11 +179,11 @@ def test_dropping_adapters_gives_their_memory_back_to_the_system(tmp_path: Path)
     sizes = {"mlp.gate_proj": (512, 2048), "mlp.up_proj": (512, 2048), "mlp.down_proj": (2048, 512)}
     for slot in range(4):
         pairs = {
-            f"layers.{layer}.{module}": (torch.ones(64, num_in), torch.ones(num_out, 64))
+            f"layers.{layer}.{module}": (torch.ones(64, num_in), torch.ones(64, num_out))
             for layer in range(3)
             for module, (num_in, num_out) in sizes.items()
         }
-        weights = AdapterWeights(rank=64, scale=1.0, pairs=pairs, size_bytes=0)
+        weights = AdapterWeights(rank=64, pairs=pairs, size_bytes=0)
         executor.put_adapter(slot, weights)
         executor.run(Step([Piece([5], 0, (0,), slot, 1)]))
         size_bytes = 4 * sum(a.nbytes + b.nbytes for a, b in pairs.values())
@@ -211,6 +211,6 @@ def test_an_adapter_of_what_stands_before_and_after_the_layers_is_refused(
 ) -> None:
     save_random("llama", tmp_path)
     executor = _load(tmp_path)
-    pairs = {module: (torch.ones(2, 48), torch.ones(97, 2))}
+    pairs = {module: (torch.ones(2, 48), torch.ones(2, 97))}
     with pytest.raises(InvalidRequestError, match=module):
-        executor.put_adapter(0, AdapterWeights(rank=2, scale=1.0, pairs=pairs, size_bytes=0))
+        executor.put_adapter(0, AdapterWeights(rank=2, pairs=pairs, size_bytes=0))

@@ -15,6 +15,11 @@ from openworks.engines.batched.rope import rotation
 from openworks.engines.batched.spec import ModelSpec
 from openworks.engines.batched.step import Piece
 
+_TILE_ROWS = 64
+"""How many rows are multiplied by one copy of their adapter's page at most…"""
+_TILE_STEP = 8
+"""…and it is a multiple of this: kernels are made anew for every number of them."""
+
 
 class BatchLayout:
     """What is looked up outside the graph: embeddings, and the turns of positions."""
@@ -89,7 +94,7 @@ def _logit_rows(pieces: Sequence[Piece], order: Sequence[int]) -> Tensor:
 
 
 def adapter_inputs(pieces: Sequence[Piece], owners: Sequence[int]) -> Mapping[str, Tensor]:
-    """Lay out which rows of the batch each page is for.
+    """Lay out which rows of the batch each page is for: a lone row by page, others in tiles.
 
     Args:
         pieces: Of the batch, those with adapters last: the kernel that sums wants the last sum
@@ -104,18 +109,37 @@ def adapter_inputs(pieces: Sequence[Piece], owners: Sequence[int]) -> Mapping[st
             rows.setdefault(piece.slot, []).extend(range(start, end))
     # Without adapters there is a page of zeros, and something must be multiplied by it.
     rows = rows or {owners[0]: [end - 1]}
-    longest = max(len(found) for found in rows.values())
-    places = torch.zeros((len(owners), longest), dtype=torch.int32)
+    alone = {slot: found for slot, found in rows.items() if len(found) == 1}
+    by_page = [alone.get(slot, []) for slot in owners] if alone else []
+    tiles = [
+        (page, found[first : first + _TILE_ROWS])
+        for page, slot in enumerate(owners)
+        if slot in rows and slot not in alone
+        for found in [rows[slot]]
+        for first in range(0, len(found), _TILE_ROWS)
+    ]
+    longest = max((len(found) for _, found in tiles), default=1)
+    width = -(-longest // _TILE_STEP) * _TILE_STEP
     sums: list[list[int]] = [[] for _ in range(end)]
-    for page, slot in enumerate(owners):
-        for place, row in enumerate(rows.get(slot, ())):
-            places[page, place] = row
-            sums[row].append(page * longest + place)
+    for place, found in enumerate(by_page):
+        for row in found:
+            sums[row].append(place)
+    for number, (_, found) in enumerate(tiles):
+        for place, row in enumerate(found, len(by_page) + number * width):
+            sums[row].append(place)
     return {
-        "adapter_rows": places,
+        "adapter_rows": _table(by_page, 1).view(len(owners), 1 if alone else 0),
+        "adapter_tile_pages": ints([page for page, _ in tiles]),
+        "adapter_tile_rows": _table([found for _, found in tiles], width),
         "adapter_sums": ints([place for found in sums for place in found]),
         "adapter_sum_begins": begins([len(found) for found in sums])[:-1].clone(),
     }
+
+
+def _table(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """Put rows of numbers below each other: int32 [n, width], filled up with 0."""
+    filled = [value for row in rows for value in (*row, *[0] * (width - len(row)))]
+    return ints(filled).view(len(rows), width)
 
 
 def begins(lengths: Sequence[int]) -> Tensor:

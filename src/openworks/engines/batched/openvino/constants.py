@@ -11,7 +11,7 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor
 
-from openworks.engines.batched.openvino.memory import Spill
+from openworks.engines.batched.memory import Spill
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8", "int4"]
 

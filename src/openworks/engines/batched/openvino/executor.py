@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,15 +13,14 @@ from torch import Tensor
 
 from openworks.engines.batched.executor import AdapterWeights, CacheShape
 from openworks.engines.batched.families.choice import read_spec
+from openworks.engines.batched.memory import Spill, give_back_freed
 from openworks.engines.batched.openvino.attention import BLOCK_TOKENS
 from openworks.engines.batched.openvino.batch import BatchLayout, adapter_inputs
 from openworks.engines.batched.openvino.cache import PagedCache
 from openworks.engines.batched.openvino.constants import Precision
 from openworks.engines.batched.openvino.graph import GraphBuilder, check_spec
-from openworks.engines.batched.openvino.memory import Spill, give_back_freed
 from openworks.engines.batched.openvino.pages import AdapterPages
 from openworks.engines.batched.openvino.tensors import shared_tensor
-from openworks.engines.batched.openvino.waves import plan_waves
 from openworks.engines.batched.spec import ModelSpec
 from openworks.engines.batched.step import Piece, Step
 from openworks.engines.batched.weights import Checkpoint, weights_bytes
@@ -57,6 +56,7 @@ class OpenVinoExecutor:
         self.context_tokens = min(context_tokens, num_blocks * BLOCK_TOKENS)
         self.cache = CacheShape(num_blocks=num_blocks, block_tokens=BLOCK_TOKENS)
         self.num_slots = num_slots
+        self.adapter_dtype = activations
         self.description = f"OpenVINO {precision}, {threads} threads"
         self._layout = layout
         self._spill = spill  # the compiled model reads it without holding it
@@ -142,15 +142,20 @@ class OpenVinoExecutor:
     @torch.inference_mode()
     def run(self, step: Step) -> Tensor:
         self._kv.copy_blocks(step.copies)
-        slots = {piece.slot for piece in step.pieces if piece.slot is not None}
-        if self._pages is None:
+        pieces = step.pieces
+        order = sorted(range(len(pieces)), key=lambda index: pieces[index].slot is not None)
+        inputs = self._layout.inputs(pieces, order)
+        slots = {piece.slot for piece in pieces if piece.slot is not None}
+        if self._pages is not None:
+            active = self._pages.activate(slots)
+            inputs = {**inputs, **adapter_inputs([pieces[i] for i in order], active.owners)}
+            self._set_pages(active.tensors)
+        else:
             assert not slots
-            return self._compute(step.pieces, None)
-        num_pages = {slot: self._pages.num_pages(slot) for slot in slots}
-        waves = plan_waves(step.pieces, num_pages)
-        if len(waves) == 1:
-            return self._compute(step.pieces, self._pages)
-        return self._compute_waves(step.pieces, waves, self._pages)
+        for name, values in inputs.items():
+            self._request.set_tensor(name, shared_tensor(values.contiguous()))
+        self._request.infer(share_outputs=True)
+        return torch.from_numpy(self._request.get_output_tensor(0).data)
 
     @torch.inference_mode()
     def put_adapter(self, slot: int, weights: AdapterWeights) -> None:
@@ -161,30 +166,6 @@ class OpenVinoExecutor:
     def drop_adapter(self, slot: int) -> None:
         assert self._pages is not None
         self._pages.drop(slot)
-
-    def _compute_waves(
-        self, pieces: Sequence[Piece], waves: Sequence[Sequence[int]], pages: AdapterPages
-    ) -> Tensor:
-        """Compute pieces in several batches; the logits are in the order of the pieces."""
-        found: dict[int, Tensor] = {}
-        for wave in waves:
-            members = [pieces[index] for index in wave]
-            logits = self._compute(members, pages).clone()
-            parts = torch.split(logits, [piece.num_logits for piece in members])
-            found.update(zip(wave, parts, strict=True))
-        return torch.cat([found[index] for index in range(len(pieces))])
-
-    def _compute(self, pieces: Sequence[Piece], pages: AdapterPages | None) -> Tensor:
-        order = sorted(range(len(pieces)), key=lambda index: pieces[index].slot is not None)
-        inputs = self._layout.inputs(pieces, order)
-        if pages is not None:
-            active = pages.activate({piece.slot for piece in pieces if piece.slot is not None})
-            inputs = {**inputs, **adapter_inputs([pieces[i] for i in order], active.owners)}
-            self._set_pages(active.tensors)
-        for name, values in inputs.items():
-            self._request.set_tensor(name, shared_tensor(values.contiguous()))
-        self._request.infer(share_outputs=True)
-        return torch.from_numpy(self._request.get_output_tensor(0).data)
 
     def _set_pages(self, tensors: Mapping[str, ov.Tensor]) -> None:
         if tensors is not self._pages_set:

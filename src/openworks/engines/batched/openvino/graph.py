@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import openvino as ov
 from openvino import opset13 as ops
 
+from openworks.engines.batched.memory import Spill
 from openworks.engines.batched.openvino.adapter_graph import AdapterInputs
 from openworks.engines.batched.openvino.attention import Heads, Paging, paged_attention
 from openworks.engines.batched.openvino.constants import (
@@ -17,7 +18,6 @@ from openworks.engines.batched.openvino.constants import (
     weight_constant,
 )
 from openworks.engines.batched.openvino.linears import linear_groups
-from openworks.engines.batched.openvino.memory import Spill
 from openworks.engines.batched.spec import ModelSpec, Rope, UnsupportedModelError
 from openworks.engines.batched.weights import Checkpoint
 

@@ -11,14 +11,18 @@ from torch import Tensor
 
 from openworks.core.errors import InvalidRequestError
 from openworks.engines.batched.executor import AdapterWeights
+from openworks.engines.batched.memory import Reserve
 from openworks.engines.batched.openvino.adapter_graph import PAGE_RANK, a_name, b_name
 from openworks.engines.batched.openvino.linears import LinearGroup, linear_groups
-from openworks.engines.batched.openvino.memory import Reserve
 from openworks.engines.batched.openvino.tensors import shared_tensor
 from openworks.engines.batched.spec import ModelSpec
 
 _SPARSE_STEPS = 8
 """After how many steps in a row that read far more pages than they use the rest are let go."""
+_PAGES_STEP = 4
+"""Beyond so many pages a multiple is read: kernels are made anew for every number of them."""
+_NOBODY = -1
+"""The slot of pages that hold nothing, or what nobody uses any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class ActivePages:
     """What a step reads."""
 
     owners: Sequence[int]
-    """For each page, its slot; some may be of slots that the step does not use."""
+    """For each page, its slot; some may be of slots that the step does not use, or of none."""
     tensors: Mapping[str, ov.Tensor]
     """The graph's inputs that hold them; the same object while they are the same memory."""
 
@@ -59,26 +63,25 @@ class AdapterPages:
         for layer in range(spec.num_layers):
             for name, group in linear_groups(spec).items():
                 self._add_group(layer, name, group)
+        self._num_parts = sum(len(site.parts) == 1 for site in self._sites.values())
         self._capacity = num_slots
         self._reserves = self._reserve(num_slots)
         self._zeros = self._reserve(1)
-        self._nothing = ActivePages(owners=(-1,), tensors=_first_pages(self._zeros, 1))
+        self._nothing = ActivePages(owners=(_NOBODY,), tensors=_first_pages(self._zeros, 1))
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Hold an adapter; raises `InvalidRequestError` if it does not fit this model."""
         for module, (a, b) in weights.pairs.items():
             self._check(module, a, b, weights.rank)
-        self.drop(slot)
+        self._remove({slot})
         self._slots[slot] = weights
 
     def drop(self, slot: int) -> None:
         """Forget an adapter, and give the memory of its pages back."""
         self._slots.pop(slot, None)
         self._remove({slot})
-
-    def num_pages(self, slot: int) -> int:
-        """Return how many pages a slot's adapter has."""
-        return -(-self._slots[slot].rank // PAGE_RANK)
+        for reserve in self._reserves.values():
+            reserve.trim(len(self._owners))
 
     def activate(self, slots: Collection[int]) -> ActivePages:
         """Prepare a step that uses these slots; of none, it reads a page of zeros."""
@@ -94,9 +97,12 @@ class AdapterPages:
             self._num_sparse_steps = 0
             self._remove(set(self._owners) - set(slots))
             num_read = self._num_read(slots)
+        if num_read > _PAGES_STEP:
+            num_read = min(-(-num_read // _PAGES_STEP) * _PAGES_STEP, self._capacity)
         if num_read not in self._tensors:
             self._tensors[num_read] = _first_pages(self._reserves, num_read)
-        return ActivePages(owners=self._owners[:num_read], tensors=self._tensors[num_read])
+        owners = [*self._owners, *[_NOBODY] * (num_read - len(self._owners))]
+        return ActivePages(owners=owners[:num_read], tensors=self._tensors[num_read])
 
     def _add_group(self, layer: int, name: str, group: LinearGroup) -> None:
         num_parts = len(group.modules)
@@ -117,16 +123,16 @@ class AdapterPages:
             raise InvalidRequestError(
                 f"The adapter changes '{module}', which this engine cannot adapt."
             )
-        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or a.shape[0] > rank:
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[0] != rank:
             raise InvalidRequestError(
                 f"The adapter's matrices for '{module}' have shapes {list(a.shape)} and "
                 f"{list(b.shape)}, which are no pair of rank {rank}."
             )
         num_inputs = site.group.num_inputs
         num_outputs = sum(site.group.widths[part] for part in site.parts)
-        if a.shape[1] != num_inputs or b.shape[0] != num_outputs:
+        if a.shape[1] != num_inputs or b.shape[1] != num_outputs:
             raise InvalidRequestError(
-                f"The adapter maps {a.shape[1]} to {b.shape[0]} values in '{module}'; this "
+                f"The adapter maps {a.shape[1]} to {b.shape[1]} values in '{module}'; this "
                 f"model has {num_inputs} to {num_outputs} there."
             )
 
@@ -138,21 +144,28 @@ class AdapterPages:
 
     def _append(self, slot: int, active: Collection[int]) -> None:
         """Copy an adapter behind the last page."""
-        start, num_pages = len(self._owners), self.num_pages(slot)
+        weights = self._slots[slot]
+        start, num_pages = len(self._owners), -(-weights.rank // PAGE_RANK)
         if start + num_pages > self._capacity:
             self._remove(set(self._owners) - set(active))
             start = len(self._owners)
         if start + num_pages > self._capacity:
             self._grow(start + num_pages)
         self._owners.extend([slot] * num_pages)
-        for reserve in self._reserves.values():
-            reserve.data[start : start + num_pages] = 0
-        weights = self._slots[slot]
+        if not self._fills(weights):
+            for reserve in self._reserves.values():
+                reserve.data[start : start + num_pages] = 0
         for module, (a, b) in weights.pairs.items():
-            self._copy(self._sites[module], a, b.float() * weights.scale, start)
+            self._copy(self._sites[module], a, b, start)
+
+    def _fills(self, weights: AdapterWeights) -> bool:
+        """Whether an adapter writes to all of its pages."""
+        found = [self._sites[module] for module in weights.pairs]
+        parts = {(site.layer, site.group_name, part) for site in found for part in site.parts}
+        return len(parts) == self._num_parts and weights.rank % PAGE_RANK == 0
 
     def _copy(self, site: _Site, a: Tensor, b: Tensor, start: int) -> None:
-        """Write one module's pair [rank, in] and [out, rank] to the pages from `start` on."""
+        """Write one module's pair [rank, in] and [rank, out] to the pages from `start` on."""
         low = 0
         for part in site.parts:
             width = site.group.widths[part]
@@ -162,13 +175,12 @@ class AdapterPages:
                 ranks = slice(first, min(first + PAGE_RANK, a.shape[0]))
                 size = ranks.stop - ranks.start
                 a_pages[page, part * PAGE_RANK : part * PAGE_RANK + size] = a[ranks]
-                b_pages[page, :size] = b[low : low + width, ranks].t()
+                b_pages[page, :size] = b[ranks, low : low + width]
             low += width
 
     def _remove(self, slots: Collection[int]) -> None:
         """Let pages go: the last one moves to where a hole is."""
-        before = len(self._owners)
-        for page in reversed(range(before)):
+        for page in reversed(range(len(self._owners))):
             if self._owners[page] in slots:
                 last = len(self._owners) - 1
                 if page != last:
@@ -176,9 +188,6 @@ class AdapterPages:
                         reserve.data[page] = reserve.data[last]
                     self._owners[page] = self._owners[last]
                 self._owners.pop()
-        if len(self._owners) < before:
-            for reserve in self._reserves.values():
-                reserve.trim(len(self._owners))
 
     def _grow(self, num_pages: int) -> None:
         """Make room for so many pages, and as many again."""
