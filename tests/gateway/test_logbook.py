@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
@@ -23,12 +24,14 @@ from openworks.gateway.ledger import Ledger
 from openworks.ports.calls import CallBodies, CallRecord, Usage
 from openworks.ports.gateways import LogPolicy
 from openworks.ports.logbook import Entry
+from openworks.storage.blobs.s3 import S3Config
 from openworks.storage.blobs.store import ObjectBlobs
 from openworks.storage.logbook.messages import encode_batch
 from openworks.storage.logbook.process import LogbookPlaces, LogbookProcess, SpoolConfig
 from openworks.storage.logbook.spool import Spool, SpoolFullError
 from openworks.storage.sql.database import Database, DatabaseConfig, sqlite_url
 from openworks.storage.sql.logs import SqlLogStore
+from tests.s3_server import S3Server
 
 RECORD = CallRecord(
     id=RequestId("log-1"),
@@ -55,14 +58,17 @@ PATIENCE_S = 30.0
 class World:
     """A database, a writer process and a ledger before it."""
 
-    def __init__(self, folder: Path, config: SpoolConfig) -> None:
+    def __init__(self, folder: Path, config: SpoolConfig, bucket: S3Server | None = None) -> None:
         self.folder = folder
+        self.blobs = str(folder / "blobs") if bucket is None else bucket.url(uuid4().hex)
+        self.s3 = S3Config() if bucket is None else bucket.config
         self.path = folder / "state.db"
         self.logbook = LogbookProcess(
             LogbookPlaces(
                 dialect="sqlite",
                 address=str(self.path),
-                blobs=str(folder / "blobs"),
+                blobs=self.blobs,
+                s3=self.s3,
                 spool=folder / "spool",
             ),
             config,
@@ -90,6 +96,16 @@ class World:
             ).fetchone()
         return rows, requests or 0
 
+    async def bodies_of(self, record_id: str) -> CallBodies | None:
+        """The bodies of a call, as its reader finds them."""
+        database = Database(DatabaseConfig(url=sqlite_url(self.path)))
+        await database.open()
+        try:
+            logs = SqlLogStore(database, ObjectBlobs(self.blobs, self.s3))
+            return await logs.get_bodies(AccountId("acct"), "gw", RequestId(record_id))
+        finally:
+            await database.close()
+
     def spool_bytes(self) -> int:
         return sum(file.stat().st_size for file in (self.folder / "spool").glob("*.spool"))
 
@@ -110,9 +126,11 @@ async def migrate(path: Path) -> None:
 
 
 @asynccontextmanager
-async def opened(folder: Path, config: SpoolConfig | None = None) -> AsyncIterator[World]:
+async def opened(
+    folder: Path, config: SpoolConfig | None = None, bucket: S3Server | None = None
+) -> AsyncIterator[World]:
     await migrate(folder / "state.db")
-    world = World(folder, config or SpoolConfig())
+    world = World(folder, config or SpoolConfig(), bucket)
     await world.logbook.open()
     world.ledger.open()
     try:
@@ -144,14 +162,16 @@ async def test_drained_calls_can_be_queried_with_their_bodies(world: World) -> N
     await world.ledger.drain()
 
     assert world.counts() == (3000, 3000)
-    database = Database(DatabaseConfig(url=sqlite_url(world.path)))
-    await database.open()
-    try:
-        logs = SqlLogStore(database, ObjectBlobs(str(world.folder / "blobs")))
-        bodies = await logs.get_bodies(AccountId("acct"), "gw", RequestId("log-2999"))
-    finally:
-        await database.close()
-    assert bodies == SAID
+    assert await world.bodies_of("log-2999") == SAID
+
+
+async def test_bodies_are_kept_in_a_bucket(tmp_path: Path, s3_server: S3Server) -> None:
+    async with opened(tmp_path, bucket=s3_server) as world:
+        world.record(0, 100)
+        await world.ledger.drain()
+
+        assert await world.bodies_of("log-99") == SAID
+    assert not (tmp_path / "blobs").exists()
 
 
 async def test_closing_leaves_nothing_behind(tmp_path: Path) -> None:

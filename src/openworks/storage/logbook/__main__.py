@@ -53,7 +53,7 @@ def _widen(descriptor: int) -> None:
 
 def _open(start: Start, pipe: Pipe) -> Logbook:
     database = _open_database(start)
-    blobs = ObjectBlobs(start.blobs)
+    blobs = ObjectBlobs(start.blobs, start.s3)
     return Logbook(
         writer_id=start.writer,
         pipe=pipe,

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from openworks.ports.logbook import Entry, Report
+from openworks.storage.blobs.s3 import S3Config
 
 BATCH_HEADER: Final = struct.Struct("<QI")
 """A batch's number and length, before its bytes."""
@@ -23,6 +24,7 @@ class Start(msgspec.Struct, frozen=True):
     dialect: str
     address: str
     blobs: str
+    s3: S3Config
     spool: str
     spool_max_bytes: int
     max_age_s: float | None

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from openworks.core.clock import Clock
 from openworks.ports.logbook import Report
+from openworks.storage.blobs.s3 import S3Config
 from openworks.storage.logbook.messages import (
     BATCH_HEADER,
     REPORT_HEADER,
@@ -49,6 +50,8 @@ class LogbookPlaces:
     """A file's path, or a DSN, which may hold a password."""
     blobs: str
     """As `ObjectBlobs` takes it."""
+    s3: S3Config = S3Config()
+    """If that is in a bucket of S3."""
     spool: Path
     """A folder."""
 
@@ -69,6 +72,7 @@ class LogbookProcess:
             dialect=places.dialect,
             address=places.address,
             blobs=places.blobs,
+            s3=places.s3,
             spool=str(places.spool),
             spool_max_bytes=config.spool_max_bytes,
             max_age_s=config.max_age_s,
