@@ -4,6 +4,10 @@
       InvalidRequestError 400
         ContextLengthExceededError 400
         UnsupportedParameterError 400
+        UnsupportedFileError 400
+        InvalidFileError 400
+          EncryptedFileError 400
+          FileTooComplexError 400
       AuthenticationError 401
       PermissionDeniedError 403
       NotFoundError 404
@@ -12,6 +16,7 @@
       MethodNotAllowedError 405
       RequestTimeoutError 408
       ConflictError 409
+        LeaseLostError 409
       PayloadTooLargeError 413
       RangeNotSatisfiableError 416
       BlockedError 424
@@ -87,6 +92,30 @@ class UnsupportedParameterError(InvalidRequestError):
     default_code = "unsupported_parameter"
 
 
+class UnsupportedFileError(InvalidRequestError):
+    """A file is of a kind that is not read here."""
+
+    default_code = "unsupported_file"
+
+
+class InvalidFileError(InvalidRequestError):
+    """A file is broken, or is not what its name says."""
+
+    default_code = "invalid_file"
+
+
+class EncryptedFileError(InvalidFileError):
+    """A file opens only with a password."""
+
+    default_code = "encrypted_file"
+
+
+class FileTooComplexError(InvalidFileError):
+    """Reading a file takes more time or memory, or makes more text, than one file may."""
+
+    default_code = "file_too_complex"
+
+
 class AuthenticationError(AppError):
     """No key, or one that is unknown, revoked or expired."""
 
@@ -145,6 +174,12 @@ class ConflictError(AppError):
     status = 409
     type = "invalid_request_error"
     default_code = "conflict"
+
+
+class LeaseLostError(ConflictError):
+    """Somebody else works on this job now: what this process still had to say is not written."""
+
+    default_code = "lease_lost"
 
 
 class PayloadTooLargeError(AppError):

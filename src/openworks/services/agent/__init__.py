@@ -1,0 +1,1 @@
+"""The agent loop that runs and responses share."""
