@@ -123,6 +123,17 @@ def test_thread_update_replaces_what_it_names(mine: OpenAI) -> None:
     assert mine.beta.threads.retrieve(made.id) == cleared
 
 
+def test_threads_are_listed_newest_first(accounts: Accounts) -> None:
+    with accounts.client() as client:
+        made = [client.beta.threads.create().id for _ in range(3)]
+
+        page = client.get("/threads?limit=2", cast_to=object)
+
+    assert isinstance(page, dict)
+    assert [thread["id"] for thread in page["data"]] == made[:0:-1]
+    assert page["has_more"] is True
+
+
 def test_deleted_thread_is_gone_with_its_messages(mine: OpenAI, thread: Thread) -> None:
     message = say(mine, thread, "Hello")
 
@@ -479,9 +490,32 @@ def test_unknown_ids_are_404(accounts: Accounts, secret: str, thread: Thread, id
         assert (reply.status, reply.error()["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/runs", "/thread_1/runs", "/thread_1/runs/run_1/steps"])
-def test_runs_are_refused_by_name(accounts: Accounts, secret: str, path: str) -> None:
-    reply = post(accounts, secret, path, {})
+def test_run_of_another_account_is_not_there(mine: OpenAI, theirs: OpenAI) -> None:
+    assistant = mine.beta.assistants.create(model="talker")
+    run = mine.beta.threads.create_and_run_poll(
+        assistant_id=assistant.id,
+        thread={"messages": [{"role": "user", "content": "Hello"}]},
+        max_completion_tokens=1,
+    )
+    at: Any = {"thread_id": run.thread_id}
+    runs = theirs.beta.threads.runs
+    for ask_for in (
+        lambda: runs.retrieve(run.id, **at),
+        lambda: runs.update(run.id, metadata={}, **at),
+        lambda: runs.cancel(run.id, **at),
+        lambda: runs.submit_tool_outputs(run.id, tool_outputs=[], **at),
+        lambda: runs.steps.list(run.id, **at),
+        lambda: runs.list(run.thread_id),
+        lambda: runs.create(run.thread_id, assistant_id=assistant.id),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            ask_for()
 
-    assert (reply.status, reply.error()["code"]) == (501, "endpoint_not_implemented")
-    assert f"/v1/threads{path}" in reply.error()["message"]
+
+def test_key_that_may_not_use_a_model_begins_no_run_with_it(accounts: Accounts) -> None:
+    with accounts.client(allowed_models=("plain",)) as client:
+        assistant = client.beta.assistants.create(model="plain")
+        thread = client.beta.threads.create()
+
+        with pytest.raises(openai.PermissionDeniedError):
+            client.beta.threads.runs.create(thread.id, assistant_id=assistant.id, model="talker")

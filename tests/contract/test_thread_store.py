@@ -332,6 +332,20 @@ async def test_list_picks_what_a_run_wrote(stores: Stores) -> None:
     assert ids(await stores.messages.list(MINE, "t-1", PageRequest(), run_id="run-9")) == []
 
 
+async def test_threads_of_an_account_are_listed_by_their_creation(stores: Stores) -> None:
+    for number, thread_id in enumerate(("t-c", "t-a", "t-b")):
+        await stores.threads.insert(replace(a_thread(thread_id), created_at_s=float(number)))
+    await stores.threads.insert(a_thread("t-theirs", THEIRS))
+
+    newest = await stores.threads.list(MINE, PageRequest(limit=2))
+    rest = await stores.threads.list(MINE, PageRequest(limit=2, after=newest.items[-1].id))
+
+    assert [thread.id for thread in newest.items] == ["t-b", "t-a"]
+    assert newest.has_more
+    assert [thread.id for thread in rest.items] == ["t-c"]
+    assert not rest.has_more
+
+
 async def test_update_of_a_thread_replaces_what_is_given(stores: Stores) -> None:
     thread = replace(a_thread(), metadata={"old": "1"}, tool_resources={"file_search": {}})
     await stores.threads.insert(thread)

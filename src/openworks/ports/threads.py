@@ -11,6 +11,7 @@ from openworks.core.json import JsonObject
 from openworks.core.pages import Page, PageRequest
 
 Role = Literal["user", "assistant"]
+MessageStatus = Literal["in_progress", "incomplete", "completed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,11 @@ class Message:
     metadata: Mapping[str, str] = field(default_factory=dict)
     run_id: str | None = None
     """The run that wrote it; None for what callers put there."""
+    assistant_id: str | None = None
+    status: MessageStatus = "completed"
+    ended_at_s: float | None = None
+    """When a run completed it, or was cut off; what callers put there was complete already."""
+    incomplete_reason: str | None = None
 
 
 class ThreadStore(Protocol):
@@ -55,6 +61,14 @@ class ThreadStore(Protocol):
         """Find one."""
         ...
 
+    async def list(self, account_id: AccountId, page: PageRequest) -> Page[Thread]:
+        """Return a page, ordered by creation, then id; `before` as with stored completions.
+
+        Raises:
+            InvalidRequestError: `after` or `before` is not the id of a thread of the account.
+        """
+        ...
+
     async def update(
         self,
         account_id: AccountId,
@@ -66,8 +80,24 @@ class ThreadStore(Protocol):
         """Replace what is given, and leave the rest; None when there is no such thread."""
         ...
 
-    async def delete(self, account_id: AccountId, thread_id: str) -> bool:
-        """Remove a thread with all its messages; False when there is none."""
+    async def delete(
+        self,
+        account_id: AccountId,
+        thread_id: str,
+        *,
+        farewell: Sequence[tuple[str, bytes]] = (),
+        now_s: float = 0.0,
+    ) -> bool:
+        """Remove a thread with its messages and runs; False when there is none.
+
+        A run that is active ends with it, and so does its job.
+
+        Args:
+            account_id: The thread's owner.
+            thread_id: The thread.
+            farewell: Names and data of the events that end the stream of an active run.
+            now_s: The present time.
+        """
         ...
 
 
@@ -86,7 +116,7 @@ class MessageStore(Protocol):
 
         Raises:
             ConflictError: Its id is there already.
-            InvalidRequestError: The thread holds as many as it may.
+            InvalidRequestError: The thread holds as many as it may, or a run is active on it.
         """
         ...
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import orjson
+
 from openworks.core.clock import Clock
 from openworks.core.errors import InvalidRequestError, NotFoundError
 from openworks.core.ids import AccountId, NewId
@@ -19,6 +21,7 @@ from openworks.ports.threads import (
     Thread,
     ThreadStore,
 )
+from openworks.wire.openai.errors import error_body
 
 MAX_MESSAGES: Final = 100_000
 """In one thread, as with OpenAI."""
@@ -67,13 +70,27 @@ class Threads:
         Raises:
             InvalidRequestError: There are too many messages, or a file is not the account's.
         """
+        thread, first = await self.prepare(
+            account_id, messages=messages, metadata=metadata, tool_resources=tool_resources
+        )
+        await self._threads.insert(thread, first)
+        return thread
+
+    async def prepare(
+        self,
+        account_id: AccountId,
+        *,
+        messages: Sequence[NewMessage],
+        metadata: Mapping[str, str],
+        tool_resources: JsonObject,
+    ) -> tuple[Thread, Sequence[Message]]:
+        """Return a thread and its first messages, which nobody has kept yet; raises as `create`."""
         if len(messages) > MAX_MESSAGES:
             raise InvalidRequestError(
                 f"Invalid 'messages': a thread holds at most {MAX_MESSAGES}, got {len(messages)}.",
                 code="invalid_value",
                 param="messages",
             )
-        await self._check_files(account_id, messages)
         thread = Thread(
             id=self._new_id("thread_"),
             account_id=account_id,
@@ -81,9 +98,18 @@ class Threads:
             metadata=metadata,
             tool_resources=tool_resources,
         )
-        first = [self._message(thread.id, message) for message in messages]
-        await self._threads.insert(thread, first)
-        return thread
+        return thread, await self.prepare_messages(account_id, thread.id, messages)
+
+    async def prepare_messages(
+        self, account_id: AccountId, thread_id: str, messages: Sequence[NewMessage]
+    ) -> Sequence[Message]:
+        """Return messages for a thread, which nobody has kept yet.
+
+        Raises:
+            InvalidRequestError: A file is not the account's.
+        """
+        await self._check_files(account_id, messages)
+        return [self._message(thread_id, message) for message in messages]
 
     async def get(self, account_id: AccountId, thread_id: str) -> Thread:
         """Find one.
@@ -95,6 +121,10 @@ class Threads:
         if thread is None:
             raise _no_thread(thread_id)
         return thread
+
+    async def list(self, account_id: AccountId, page: PageRequest) -> Page[Thread]:
+        """Return a page of them."""
+        return await self._threads.list(account_id, page)
 
     async def update(
         self,
@@ -113,8 +143,14 @@ class Threads:
         return thread
 
     async def delete(self, account_id: AccountId, thread_id: str) -> None:
-        """Remove one with all its messages."""
-        if not await self._threads.delete(account_id, thread_id):
+        """Remove one with its messages and runs; a run that is active ends with it."""
+        gone = NotFoundError(f"Thread '{thread_id}' was deleted.")
+        if not await self._threads.delete(
+            account_id,
+            thread_id,
+            farewell=[("error", orjson.dumps(error_body(gone))), ("done", b"[DONE]")],
+            now_s=self._clock.now_s(),
+        ):
             raise _no_thread(thread_id)
 
     async def add_message(
@@ -124,10 +160,10 @@ class Threads:
 
         Raises:
             NotFoundError: There is no such thread.
-            InvalidRequestError: The thread is full, or a file is not the account's.
+            InvalidRequestError: The thread is full, a run is active on it, or a file is not the
+                account's.
         """
-        await self._check_files(account_id, [message])
-        kept = self._message(thread_id, message)
+        (kept,) = await self.prepare_messages(account_id, thread_id, [message])
         if not await self._messages.append(account_id, kept, most=MAX_MESSAGES):
             raise _no_thread(thread_id)
         return kept

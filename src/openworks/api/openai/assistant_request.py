@@ -56,15 +56,16 @@ def _settings(fields: JsonObject) -> JsonObject:
     if "metadata" in settings:
         settings["metadata"] = dict(values.metadata(settings["metadata"]))
     if "tools" in settings:
-        _check_tools(cast("list[JsonObject]", settings["tools"]))
+        check_tools(cast("list[JsonObject]", settings["tools"]))
     if "tool_resources" in settings:
         settings["tool_resources"] = tool_resources(settings["tool_resources"])
     if "response_format" in settings:
-        settings["response_format"] = _response_format(settings["response_format"])
+        settings["response_format"] = response_format(settings["response_format"])
     return settings
 
 
-def _check_tools(tools: list[JsonObject]) -> None:
+def check_tools(tools: list[JsonObject]) -> None:
+    """Return if this server may keep an assistant with such tools; errors as in `parse_create`."""
     if len(tools) > _MAX_TOOLS:
         raise values.invalid(
             "tools", f"Invalid 'tools': at most {_MAX_TOOLS} are allowed, got {len(tools)}."
@@ -98,7 +99,8 @@ def _check_search(options: JsonObject, place: str) -> None:
         raise values.invalid(at, f"Invalid '{at}': it must be between 0 and 1, got {threshold}.")
 
 
-def _response_format(value: JsonValue) -> JsonValue:
+def response_format(value: JsonValue) -> JsonValue:
+    """Return a format as assistants and runs show it; errors as in `parse_create`."""
     if not isinstance(value, dict):
         return "auto"
     if value["type"] == "json_schema":

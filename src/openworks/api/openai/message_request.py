@@ -39,9 +39,19 @@ def parse_thread(body: JsonValue) -> tuple[JsonObject, list[NewMessage]]:
         UnsupportedParameterError: It asks for what this server does not have.
     """
     fields = cast("JsonObject", _THREAD.check(body))
-    messages = cast("list[JsonObject]", fields.get("messages") or [])
-    return fields, [
-        _message(message, f"messages[{index}].") for index, message in enumerate(messages)
+    return fields, parse_messages(fields.get("messages"), "messages")
+
+
+def parse_messages(value: JsonValue, at: str) -> list[NewMessage]:
+    """Return messages whose types have been checked, or nothing; errors as in `parse_thread`.
+
+    Args:
+        value: The array, or null.
+        at: Where it is in the request.
+    """
+    return [
+        _message(message, f"{at}[{index}].")
+        for index, message in enumerate(cast("list[JsonObject]", value or []))
     ]
 
 

@@ -7,8 +7,7 @@ from openworks.api.context import Context
 from openworks.api.openai import values
 from openworks.api.openai.message_request import parse_message, parse_message_update
 from openworks.api.openai.objects import body_or_nothing, deleted, list_body, path_id
-from openworks.core.json import JsonObject
-from openworks.ports.threads import Message
+from openworks.services.runs.documents import message_body
 
 
 async def create(context: Context) -> Answer:
@@ -16,7 +15,7 @@ async def create(context: Context) -> Answer:
     message = await context.services.threads.add_message(
         context.principal.account_id, _thread_id(context), parse_message(context.json())
     )
-    return Json(_body(message))
+    return Json(message_body(message))
 
 
 async def list_messages(context: Context) -> Answer:
@@ -28,7 +27,7 @@ async def list_messages(context: Context) -> Answer:
         values.page(query, order="desc"),
         run_id=values.query_id(query, "run_id"),
     )
-    return Json(list_body([_body(each) for each in page.items], has_more=page.has_more))
+    return Json(list_body([message_body(each) for each in page.items], has_more=page.has_more))
 
 
 async def retrieve(context: Context) -> Answer:
@@ -36,7 +35,7 @@ async def retrieve(context: Context) -> Answer:
     message = await context.services.threads.get_message(
         context.principal.account_id, _thread_id(context), _id(context)
     )
-    return Json(_body(message))
+    return Json(message_body(message))
 
 
 async def update(context: Context) -> Answer:
@@ -45,9 +44,11 @@ async def update(context: Context) -> Answer:
     fields = parse_message_update(body_or_nothing(context))
     threads = context.services.threads
     if "metadata" not in fields:
-        return Json(_body(await threads.get_message(account_id, thread_id, id_)))
+        return Json(message_body(await threads.get_message(account_id, thread_id, id_)))
     metadata = values.metadata(fields["metadata"])
-    return Json(_body(await threads.set_message_metadata(account_id, thread_id, id_, metadata)))
+    return Json(
+        message_body(await threads.set_message_metadata(account_id, thread_id, id_, metadata))
+    )
 
 
 async def delete(context: Context) -> Answer:
@@ -65,23 +66,3 @@ def _thread_id(context: Context) -> str:
 
 def _id(context: Context) -> str:
     return path_id(context, "message_id")
-
-
-def _body(message: Message) -> JsonObject:
-    created_at = int(message.created_at_s)
-    return {
-        "id": message.id,
-        "object": "thread.message",
-        "created_at": created_at,
-        "thread_id": message.thread_id,
-        "role": message.role,
-        "content": [*message.content],
-        "attachments": [*message.attachments],
-        "metadata": dict(message.metadata),
-        "status": "completed",  # what callers put here was complete when it came
-        "completed_at": created_at,
-        "incomplete_at": None,
-        "incomplete_details": None,
-        "assistant_id": None,
-        "run_id": message.run_id,
-    }

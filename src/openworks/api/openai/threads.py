@@ -6,10 +6,9 @@ from openworks.api.answers import Answer, Json
 from openworks.api.context import Context
 from openworks.api.openai import values
 from openworks.api.openai.message_request import parse_thread, parse_thread_update
-from openworks.api.openai.objects import body_or_nothing, deleted, path_id
+from openworks.api.openai.objects import body_or_nothing, deleted, list_body, path_id
 from openworks.api.openai.tool_resources import tool_resources
-from openworks.core.json import JsonObject
-from openworks.ports.threads import Thread
+from openworks.services.runs.documents import thread_body
 
 
 async def create(context: Context) -> Answer:
@@ -21,13 +20,21 @@ async def create(context: Context) -> Answer:
         metadata=values.metadata(fields.get("metadata")),
         tool_resources=tool_resources(fields.get("tool_resources")),
     )
-    return Json(_body(thread))
+    return Json(thread_body(thread))
+
+
+async def list_threads(context: Context) -> Answer:
+    """List an account's threads, newest first; OpenAI has no such list."""
+    page = await context.services.threads.list(
+        context.principal.account_id, values.page(context.request.query_params, order="desc")
+    )
+    return Json(list_body([thread_body(each) for each in page.items], has_more=page.has_more))
 
 
 async def retrieve(context: Context) -> Answer:
     """Return one."""
     return Json(
-        _body(await context.services.threads.get(context.principal.account_id, _id(context)))
+        thread_body(await context.services.threads.get(context.principal.account_id, _id(context)))
     )
 
 
@@ -42,7 +49,7 @@ async def update(context: Context) -> Answer:
             tool_resources(fields["tool_resources"]) if "tool_resources" in fields else None
         ),
     )
-    return Json(_body(thread))
+    return Json(thread_body(thread))
 
 
 async def delete(context: Context) -> Answer:
@@ -54,13 +61,3 @@ async def delete(context: Context) -> Answer:
 
 def _id(context: Context) -> str:
     return path_id(context, "thread_id")
-
-
-def _body(thread: Thread) -> JsonObject:
-    return {
-        "id": thread.id,
-        "object": "thread",
-        "created_at": int(thread.created_at_s),
-        "metadata": dict(thread.metadata),
-        "tool_resources": thread.tool_resources,
-    }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from openworks.core.errors import InvalidRequestError
 from openworks.core.ids import AccountId
@@ -13,7 +14,7 @@ from openworks.core.pages import Page, PageRequest
 from openworks.ports.threads import Message
 from openworks.storage.sql.database import Database
 from openworks.storage.sql.pages import fetch_page
-from openworks.storage.sql.tables import messages, threads
+from openworks.storage.sql.tables import ACTIVE_RUN, messages, runs, threads
 
 _COLUMNS = messages.c
 
@@ -26,27 +27,15 @@ class SqlMessageStore:
 
     async def append(self, account_id: AccountId, message: Message, *, most: int) -> bool:
         conflict = f"A message with id '{message.id}' is there already."
-        claim = (
-            update(threads)
-            .where(_owned(account_id, message.thread_id))
-            .values(
-                next_position=threads.c.next_position + 1,
-                num_messages=threads.c.num_messages + 1,
-            )
-            .returning(threads.c.next_position, threads.c.num_messages)
-        )
+        thread_id = message.thread_id
         async with self._database.write(conflict=conflict) as connection:
-            thread = (await connection.execute(claim)).first()
-            if thread is None:
+            if not await append_messages(connection, account_id, thread_id, [message], most=most):
                 return False
-            if thread.num_messages > most:
-                raise InvalidRequestError(
-                    f"Thread '{message.thread_id}' holds {most} messages, the most that a thread "
-                    "may have.",
-                    code="thread_full",
-                )
-            row = message_values(message, thread.next_position - 1)
-            await connection.execute(insert(messages).values(row))
+            await refuse_active_run(
+                connection,
+                thread_id,
+                "Messages cannot be added to thread '{thread}' while run '{run}' is active on it.",
+            )
         return True
 
     async def get(self, account_id: AccountId, thread_id: str, message_id: str) -> Message | None:
@@ -112,6 +101,71 @@ class SqlMessageStore:
         return True
 
 
+async def append_messages(
+    connection: AsyncConnection,
+    account_id: AccountId,
+    thread_id: str,
+    messages_: Sequence[Message],
+    *,
+    most: int,
+) -> bool:
+    """Put messages at the end of a thread, whose row stays locked; False when there is none.
+
+    Raises:
+        InvalidRequestError: The thread would hold more than `most`.
+    """
+    claim = (
+        update(threads)
+        .where(_owned(account_id, thread_id))
+        .values(
+            next_position=threads.c.next_position + len(messages_),
+            num_messages=threads.c.num_messages + len(messages_),
+        )
+        .returning(threads.c.next_position, threads.c.num_messages)
+    )
+    thread = (await connection.execute(claim)).first()
+    if thread is None:
+        return False
+    if messages_ and thread.num_messages > most:
+        raise InvalidRequestError(
+            f"Thread '{thread_id}' holds {most} messages at most, as every thread.",
+            code="thread_full",
+        )
+    begin = thread.next_position - len(messages_)
+    rows = [message_values(each, position) for position, each in enumerate(messages_, begin)]
+    if rows:
+        await connection.execute(insert(messages), rows)
+    return True
+
+
+async def refuse_active_run(connection: AsyncConnection, thread_id: str, message: str) -> None:
+    """Return if no run is active on a thread, whose row is locked.
+
+    Args:
+        connection: In a transaction.
+        thread_id: The thread.
+        message: What the caller is told, with `{thread}` and `{run}`.
+
+    Raises:
+        InvalidRequestError: One is.
+    """
+    query = select(runs.c.id).where(runs.c.thread_id == thread_id, text(ACTIVE_RUN))
+    run_id = (await connection.execute(query)).scalar_one_or_none()
+    if run_id is not None:
+        raise InvalidRequestError(message.format(thread=thread_id, run=run_id), code="run_active")
+
+
+async def update_message(connection: AsyncConnection, message: Message) -> None:
+    """Keep what has become of a message; one that was deleted stays so."""
+    values = {
+        "content": list(message.content),
+        "status": message.status,
+        "ended_at_s": message.ended_at_s,
+        "incomplete_reason": message.incomplete_reason,
+    }
+    await connection.execute(update(messages).where(_COLUMNS.id == message.id).values(values))
+
+
 def message_values(message: Message, position: int) -> dict[str, Any]:
     """Return the row of a message at its place in the thread."""
     return {
@@ -124,6 +178,10 @@ def message_values(message: Message, position: int) -> dict[str, Any]:
         "attachments": list(message.attachments),
         "metadata": dict(message.metadata),
         "run_id": message.run_id,
+        "assistant_id": message.assistant_id,
+        "status": message.status,
+        "ended_at_s": message.ended_at_s,
+        "incomplete_reason": message.incomplete_reason,
     }
 
 
@@ -149,4 +207,8 @@ def _message(row: Row[Any]) -> Message:
         attachments=tuple(row.attachments),
         metadata=row.metadata,
         run_id=row.run_id,
+        assistant_id=row.assistant_id,
+        status=row.status,
+        ended_at_s=row.ended_at_s,
+        incomplete_reason=row.incomplete_reason,
     )

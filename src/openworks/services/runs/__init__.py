@@ -1,0 +1,1 @@
+"""Runs of assistants: made, worked on, told to their listeners."""
