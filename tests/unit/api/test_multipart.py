@@ -64,7 +64,7 @@ async def test_form_is_the_same_however_it_is_cut(
 
     assert (content, form.file.size_bytes) == (data, len(data))
     assert form.file.sha256 == sha256(data).hexdigest()
-    assert (form.fields, form.file_name) == ({"file_name": "adapter.bin"}, "x.bin")
+    assert (form.fields, form.file.name) == ({"file_name": "adapter.bin"}, "x.bin")
 
 
 async def test_file_on_disk_has_no_name_and_ends_with_the_request(
@@ -142,7 +142,7 @@ class FullDisk(io.BytesIO):
 
 
 async def test_full_disk_is_an_error_with_its_reason_and_without_a_path() -> None:
-    reader = FormReader(FullDisk(), b"frontier", max_bytes=100, file_field="file")
+    reader = FormReader(FullDisk, b"frontier", max_bytes=100, file_field="file")
     await reader.feed(part("file", b"hello", "x") + END)
 
     with pytest.raises(StorageError, match="No space left on device") as raised:
@@ -169,7 +169,7 @@ async def test_file_of_a_form_is_the_part_that_is_asked_for(tmp_path: Path) -> N
     with ExitStack() as stack:
         form = await read(forms, stack, part("data", b"hello") + END)
         assert form.file is not None
-        assert (form.file.size_bytes, form.file_name, form.media_type) == (5, "", "")
+        assert (form.file.size_bytes, form.file.name, form.file.media_type) == (5, "", "")
     with ExitStack() as stack, pytest.raises(InvalidRequestError, match="'data', got 'file'"):
         await read(forms, stack, part("file", b"hello", "x") + END)
 
@@ -182,4 +182,51 @@ async def test_form_says_what_its_file_is(forms: Forms) -> None:
     with ExitStack() as stack:
         form = await read(forms, stack, other + body + other + END)
 
-    assert form.media_type == "text/plain; charset=utf-8"
+    assert form.file is not None
+    assert form.file.media_type == "text/plain; charset=utf-8"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Forms:
+    return Forms(
+        tmp_path / "uploads",
+        max_bytes=3_000_000,
+        max_uploads=2,
+        timeout_s=5,
+        file_field="files",
+        max_files=3,
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    contents=st.lists(
+        st.binary(max_size=100).filter(lambda data: b"--frontier" not in data), max_size=3
+    ),
+    cuts=st.lists(st.integers(0, 2000), max_size=6),
+)
+async def test_files_of_a_form_are_apart_and_in_order(
+    many: Forms, contents: list[bytes], cuts: list[int]
+) -> None:
+    parts = [part("files", data, f"{number}.bin") for number, data in enumerate(contents)]
+    body = b"".join([*parts, part("conversionOptions", b"{}"), END])
+
+    with ExitStack() as stack:
+        form = await read(many, stack, body, *cuts)
+        found = []
+        for file in form.files:
+            file.file.seek(0)
+            found.append((file.name, file.file.read()))
+            assert file.sha256 == sha256(found[-1][1]).hexdigest()
+
+    assert found == [(f"{number}.bin", data) for number, data in enumerate(contents)]
+
+
+async def test_form_with_a_file_too_many_is_refused(many: Forms) -> None:
+    with ExitStack() as stack, pytest.raises(InvalidRequestError, match="over 3 files"):
+        await read(many, stack, part("files", b"x", "x") * 4 + END)
+
+
+async def test_files_over_the_limit_together_are_refused(many: Forms) -> None:
+    with ExitStack() as stack, pytest.raises(PayloadTooLargeError, match="3 MB"):
+        await read(many, stack, part("files", b"x" * 1_600_000, "x") * 2 + END)

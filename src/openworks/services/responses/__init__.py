@@ -1,0 +1,1 @@
+"""Responses: made, worked on, told to their listeners."""
