@@ -1,0 +1,1 @@
+"""Batches: read, answered line by line in idle time, gathered into files."""
