@@ -11,7 +11,7 @@ import sys
 import typer
 
 from openworks import __version__
-from openworks.app.cli import adapters, keys, models
+from openworks.app.cli import adapters, keys, models, threads
 from openworks.app.cli.chat import chat
 from openworks.app.cli.doctor import doctor
 from openworks.app.cli.serve import serve
@@ -32,6 +32,7 @@ app.command("serve")(serve)
 app.command("chat")(chat)
 app.add_typer(models.app, name="models")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(threads.app, name="threads")
 app.add_typer(keys.app, name="keys")
 app.command("usage")(usage)
 app.command("doctor")(doctor)

@@ -1,0 +1,1 @@
+"""Moving house: assistants, threads and conversations as JSON, in and out."""
