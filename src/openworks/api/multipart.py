@@ -1,4 +1,4 @@
-"""Forms with one large file, written to disk while they come: never whole in memory.
+"""Forms with large files, written to disk while they come: never whole in memory.
 
 What comes in parts is read by `python-multipart`, as Starlette's own forms are; those keep files in
 memory or in a folder for temporary files, which on many machines is memory as well.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,10 +33,20 @@ from openworks.ports.blobs import UploadedFile
 _FORM: Final = "openworks.form"
 """Where in its scope a request's form is."""
 _FRAME_BYTES: Final = 64 << 10
-"""What a form may have beside its file."""
+"""What a form may have beside its files."""
 _MAX_FIELD_BYTES: Final = 4096
-_MAX_PARTS: Final = 8
+_MAX_FIELDS: Final = 7
 _WRITE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFile(UploadedFile):
+    """A file that a form held."""
+
+    name: str
+    """What the client called it; empty when it gave no name."""
+    media_type: str
+    """What the client says that it is; empty when it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +54,46 @@ class Form:
     """What a form held."""
 
     fields: Mapping[str, str]
-    file: UploadedFile | None
-    file_name: str
-    """What the client called the file; empty when it gave no name."""
-    media_type: str
-    """What the client says that the file is; empty when it says nothing."""
+    files: Sequence[FormFile]
+
+    @property
+    def file(self) -> FormFile | None:
+        """The file of a form that has at most one."""
+        return self.files[0] if self.files else None
+
+
+class _ComingFile:
+    """A file of which some has come, and of that some is written."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.media_type = ""
+        self._file = file
+        self._name = name
+        self._size_bytes = 0
+        self._digest = sha256()
+        self._pending = bytearray()
+
+    def add(self, data: memoryview) -> None:
+        self._size_bytes += len(data)
+        self._pending += data
+
+    def write(self) -> None:
+        data, self._pending = self._pending, bytearray()
+        self._digest.update(data)
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as exc:
+            raise _no_room(exc) from exc
+
+    def whole(self) -> FormFile:
+        return FormFile(
+            file=self._file,
+            size_bytes=self._size_bytes,
+            sha256=self._digest.hexdigest(),
+            name=self._name,
+            media_type=self.media_type,
+        )
 
 
 class Forms:
@@ -62,21 +107,24 @@ class Forms:
         max_uploads: int,
         timeout_s: float,
         file_field: str = "file",
+        max_files: int = 1,
     ) -> None:
         """Remember the bounds.
 
         Args:
             folder: Made when it is not there. Files in it have no names, and end with the process.
-            max_bytes: Of one file.
+            max_bytes: Of all files of one form.
             max_uploads: How many may come at once.
             timeout_s: Within which a whole form must have come.
-            file_field: The part that is the file, also when the client gives it no name.
+            file_field: The part that is a file, also when the client gives it no name.
+            max_files: How many such parts a form may have.
         """
         self.limits = BodyLimits(max_bytes=max_bytes + _FRAME_BYTES, timeout_s=timeout_s)
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_uploads = max_uploads
         self._file_field = file_field
+        self._max_files = max_files
         self._under_way = 0
 
     def open(self, stack: ExitStack, content_type: str) -> FormReader:
@@ -103,33 +151,52 @@ class Forms:
         stack.callback(self._ended)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise _no_room(exc) from exc
+        return FormReader(
+            lambda: self._make_file(stack),
+            boundary,
+            max_bytes=self._max_bytes,
+            file_field=self._file_field,
+            max_files=self._max_files,
+        )
+
+    def _make_file(self, stack: ExitStack) -> BinaryIO:
+        try:
             file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the stack closes it
         except OSError as exc:
             raise _no_room(exc) from exc
         stack.callback(_close, file)
-        return FormReader(file, boundary, max_bytes=self._max_bytes, file_field=self._file_field)
+        return file
 
     def _ended(self) -> None:
         self._under_way -= 1
 
 
 class FormReader:
-    """Reads one form, of any number of small fields and at most one file."""
+    """Reads one form, of a few small fields and so many files."""
 
-    def __init__(self, file: BinaryIO, boundary: bytes, *, max_bytes: int, file_field: str) -> None:
-        self._file = file
+    def __init__(
+        self,
+        make_file: Callable[[], BinaryIO],
+        boundary: bytes,
+        *,
+        max_bytes: int,
+        file_field: str,
+        max_files: int = 1,
+    ) -> None:
+        self._make_file = make_file
         self._file_field = file_field
         self._max_bytes = max_bytes
-        self._digest = sha256()
+        self._max_files = max_files
         self._size_bytes = 0
-        self._pending = bytearray()
+        self._pending_bytes = 0
         self._fields: dict[str, str] = {}
-        self._file_name: str | None = None
-        self._media_type = ""
+        self._files: list[_ComingFile] = []
         self._parts = 0
         self._header = (bytearray(), bytearray())
         self._name = ""
-        self._is_file = False
+        self._file: _ComingFile | None = None
         self._part_type = ""
         self._value = bytearray()
         self._is_whole = False
@@ -151,18 +218,18 @@ class FormReader:
 
         Raises:
             InvalidRequestError: They are no form, or one with more than it may have.
-            PayloadTooLargeError: The file is over the limit.
+            PayloadTooLargeError: Its files are over the limit.
             StorageError: The disk has no room for it.
         """
         try:
             self._parser.write(data)
         except FormParserError as exc:
             raise InvalidRequestError(f"The form of this request is broken: {exc}.") from exc
-        if len(self._pending) >= _WRITE_BYTES:
+        if self._pending_bytes >= _WRITE_BYTES:
             await self._write()
 
     async def end(self) -> Form:
-        """Return what the form held; its file is at its end.
+        """Return what the form held; its files are at their ends.
 
         Raises:
             InvalidRequestError: It broke off.
@@ -171,33 +238,21 @@ class FormReader:
         if not self._is_whole:
             raise InvalidRequestError("The form of this request breaks off before its end.")
         await self._write()
-        file = UploadedFile(
-            file=self._file, size_bytes=self._size_bytes, sha256=self._digest.hexdigest()
-        )
-        return Form(
-            fields=self._fields,
-            file=None if self._file_name is None else file,
-            file_name=self._file_name or "",
-            media_type=self._media_type,
-        )
+        return Form(fields=self._fields, files=[file.whole() for file in self._files])
 
     async def _write(self) -> None:
-        data, self._pending = self._pending, bytearray()
-        await asyncio.to_thread(self._write_now, data)
+        self._pending_bytes = 0
+        await asyncio.to_thread(self._write_now)
 
-    def _write_now(self, data: bytearray) -> None:
-        self._digest.update(data)
-        try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError as exc:
-            raise _no_room(exc) from exc
+    def _write_now(self) -> None:
+        for file in self._files:
+            file.write()
 
     def _on_part_begin(self) -> None:
         self._parts += 1
-        if self._parts > _MAX_PARTS:
-            raise InvalidRequestError(f"The form of this request has over {_MAX_PARTS} parts.")
-        self._name, self._is_file, self._value = "", False, bytearray()
+        if self._parts > (most := _MAX_FIELDS + self._max_files):
+            raise InvalidRequestError(f"The form of this request has over {most} parts.")
+        self._name, self._file, self._value = "", None, bytearray()
         self._part_type = ""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -223,21 +278,25 @@ class FormReader:
                     f"got {self._name[:80]!r}.",
                     param=self._file_field,
                 )
-            if self._file_name is not None:
+            if len(self._files) == self._max_files:
+                many = "two" if self._max_files == 1 else f"over {self._max_files}"
                 raise InvalidRequestError(
-                    "The form of this request has two files.", param=self._file_field
+                    f"The form of this request has {many} files.", param=self._file_field
                 )
-            self._is_file = True
-            self._file_name = (file_name or b"").decode(errors="replace")
+            shown = (file_name or b"").decode(errors="replace")
+            self._file = _ComingFile(self._make_file(), shown)
+            self._files.append(self._file)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_file:
+        if self._file is not None:
             self._size_bytes += end - start
             if self._size_bytes > self._max_bytes:
+                what = "The file is" if self._max_files == 1 else "The files of this request are"
                 raise PayloadTooLargeError(
-                    f"The file is over the limit of {self._max_bytes / 1e6:g} MB."
+                    f"{what} over the limit of {self._max_bytes / 1e6:g} MB."
                 )
-            self._pending += memoryview(data)[start:end]
+            self._file.add(memoryview(data)[start:end])
+            self._pending_bytes += end - start
             return
         self._value += memoryview(data)[start:end]
         if len(self._value) > _MAX_FIELD_BYTES:
@@ -247,8 +306,8 @@ class FormReader:
             )
 
     def _on_part_end(self) -> None:
-        if self._is_file:
-            self._media_type = self._part_type
+        if self._file is not None:
+            self._file.media_type = self._part_type
         else:
             self._fields[self._name] = self._value.decode(errors="replace")
 
