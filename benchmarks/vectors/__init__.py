@@ -1,0 +1,1 @@
+"""Which embedded vector index answers best, with and without filters, and what each costs."""
