@@ -1,4 +1,4 @@
-"""Runs the tests of the npm SDK, which lie in `test/`."""
+"""Runs the tests of the npm SDK: those in `test` on noise, in `embedded` on models with sense."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.api.test_meaning import pytestmark as needs_models
 from tests.api.weights import CALL_BEGIN
 from tests.js.modules import HAS_NODE, HERE, install
 
@@ -14,11 +15,12 @@ from tests.js.modules import HAS_NODE, HERE, install
 @pytest.mark.js
 @pytest.mark.timeout(300)  # the first run installs the SDK
 @pytest.mark.skipif(not HAS_NODE, reason="needs Node.js and npm")
-def test_the_npm_sdk_is_served(server_url: str) -> None:
+@pytest.mark.parametrize("folder", ["test", pytest.param("embedded", marks=needs_models)])
+def test_the_npm_sdk_is_served(server_url: str, folder: str) -> None:
     install()
 
     done = subprocess.run(
-        ["node", "--test"],
+        ["node", "--test", "--test-timeout=60000", *map(str, HERE.glob(f"{folder}/*.test.mjs"))],
         cwd=HERE,
         env={
             **os.environ,

@@ -1,17 +1,13 @@
-// The official JavaScript SDK against a server whose address is in OPENWORKS_TEST_URL.
+// Models, chats, completions and embeddings, and the SDK's errors.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import OpenAI from "openai";
 
-const client = new OpenAI({
-  baseURL: `${process.env.OPENWORKS_TEST_URL}/v1`,
-  apiKey: "none",
-  maxRetries: 0,
-});
+import { client, errorOf, HELLO } from "../client.mjs";
+
 const CALL_BEGIN = process.env.OPENWORKS_TEST_CALL_TOKEN;
 
-const HELLO = [{ role: "user", content: "Hello" }];
 const chat = (options = {}) =>
   client.chat.completions.create({ model: "talker", messages: HELLO, max_tokens: 8, ...options });
 
@@ -45,15 +41,6 @@ const COLOUR_FORMAT = {
   type: "json_schema",
   json_schema: { name: "colour", strict: true, schema: COLOUR },
 };
-
-async function errorOf(promise) {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  return assert.fail("it did not fail");
-}
 
 test("models are listed", async () => {
   const ids = [];
@@ -177,64 +164,6 @@ test("stored completions are listed and deleted", async () => {
   const messages = await client.chat.completions.messages.list(id);
   assert.equal(messages.data[0].content, "Hello");
   assert.equal((await client.chat.completions.delete(id)).deleted, true);
-});
-
-test("a thread keeps its messages in order, page after page", async () => {
-  const { threads } = client.beta;
-  const thread = await threads.create({ messages: [{ role: "user", content: "0" }] });
-  for (const content of ["1", "2", "3", "4"]) {
-    await threads.messages.create(thread.id, { role: "user", content });
-  }
-  const texts = [];
-  for await (const each of threads.messages.list(thread.id, { limit: 2, order: "asc" })) {
-    texts.push(each.content[0].text.value);
-  }
-  assert.deepEqual(texts, ["0", "1", "2", "3", "4"]);
-  const assistant = await client.beta.assistants.create({ model: "talker", name: "Guide" });
-  assert.equal((await client.beta.assistants.retrieve(assistant.id)).name, "Guide");
-  assert.equal((await client.beta.assistants.delete(assistant.id)).deleted, true);
-  assert.equal((await threads.delete(thread.id)).deleted, true);
-});
-
-test("a file is brought, listed, read and deleted", async () => {
-  const expires_after = { anchor: "created_at", seconds: 3600 };
-  const data = new File(["héllo wörld"], "größe 🌍.txt", { type: "text/plain" });
-  const file = await client.files.create({ file: data, purpose: "user_data", expires_after });
-  assert.equal(file.filename, "größe 🌍.txt");
-  assert.equal(file.bytes, 13);
-  assert.equal(file.expires_at, file.created_at + 3600);
-  const ids = [];
-  for await (const each of client.files.list({ purpose: "user_data", limit: 1 })) ids.push(each.id);
-  assert.ok(ids.includes(file.id));
-  assert.equal((await client.files.waitForProcessing(file.id)).status, "processed");
-  const content = await client.files.content(file.id);
-  assert.equal(await content.text(), "héllo wörld");
-  const part = await client.files.content(file.id, { headers: { range: "bytes=-5" } });
-  assert.equal(part.status, 206);
-  assert.equal(await part.text(), "örld");
-  assert.equal((await client.files.delete(file.id)).deleted, true);
-  assert.ok((await errorOf(client.files.retrieve(file.id))) instanceof OpenAI.NotFoundError);
-});
-
-test("a file that comes in parts is made whole", async () => {
-  const upload = await client.uploads.create({
-    bytes: 10,
-    filename: "parts.bin",
-    mime_type: "application/octet-stream",
-    purpose: "user_data",
-  });
-  const parts = await Promise.all(
-    ["01234", "56789"].map((data) =>
-      client.uploads.parts.create(upload.id, { data: new File([data], "part") }),
-    ),
-  );
-  const part_ids = parts.map((part) => part.id);
-  const done = await client.uploads.complete(upload.id, { part_ids });
-  assert.equal(done.status, "completed");
-  const content = await client.files.content(done.file.id);
-  assert.equal(await content.text(), "0123456789");
-  const bad = await errorOf(client.uploads.cancel(upload.id));
-  assert.equal(bad.code, "upload_not_pending");
 });
 
 test("embeddings have their full width in every encoding", async () => {
