@@ -1,0 +1,1 @@
+"""What the stateful API withstands, and how fast it is."""
