@@ -8,7 +8,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 PEERS ?=
 
-.PHONY: run test check format docs bench bench-gateway bench-adapters soak soak-adapters clean
+.PHONY: run test check format docs bench bench-gateway bench-adapters bench-state soak soak-adapters soak-state clean
 
 run: $(STAMP)
 	$(BIN)/openworks serve $(RUN_ARGS)
@@ -39,11 +39,17 @@ bench-gateway: $(STAMP)
 bench-adapters: $(STAMP)
 	$(BIN)/python -m benchmarks.adapters $(BENCH_ARGS)
 
+bench-state: $(STAMP)
+	$(BIN)/python -m benchmarks.state speed $(BENCH_ARGS)
+
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.gateway soak $(BENCH_ARGS)
 
 soak-adapters: $(STAMP)
 	$(BIN)/python -m benchmarks.adapters.soak $(BENCH_ARGS)
+
+soak-state: $(STAMP)
+	$(BIN)/python -m benchmarks.state faults $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist
@@ -51,4 +57,6 @@ clean:
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# It wants an older websockets than the server has, for voice alone: hence without what it asks for.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps openai-agents
 	touch $@

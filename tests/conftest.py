@@ -13,6 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 from openworks.ports.catalog import EngineName
 from tests.api.shapes import AsyncCheckedTransport, CheckedTransport
 from tests.api.weights import TestModels
+from tests.s3_server import S3Server
 from tests.server import ServerProcess
 
 
@@ -67,6 +68,14 @@ def client(server_url: str) -> Iterator[OpenAI]:
 async def async_client(server_url: str) -> AsyncIterator[AsyncOpenAI]:
     async with open_async_client(server_url) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One for all tests; each takes a prefix of its own."""
+    process = S3Server(tmp_path_factory.mktemp("s3"))
+    yield process
+    process.kill()
 
 
 @pytest.fixture

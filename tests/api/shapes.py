@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import struct
 from base64 import b64decode
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import httpx2
 from openai.pagination import SyncCursorPage, SyncPage
 from openai.types import (
+    Batch,
     Completion,
     CreateEmbeddingResponse,
     FileDeleted,
@@ -24,7 +25,8 @@ from openai.types import (
     Upload,
 )
 from openai.types.beta import Assistant, AssistantDeleted, Thread, ThreadDeleted
-from openai.types.beta.threads import Message, MessageDeleted
+from openai.types.beta.threads import Message, MessageDeleted, MessageDeltaEvent, Run
+from openai.types.beta.threads.runs import RunStep, RunStepDeltaEvent
 from openai.types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -33,8 +35,16 @@ from openai.types.chat import (
     ChatCompletionStoreMessage,
 )
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from openai.types.conversations import Conversation, ConversationDeletedResource
+from openai.types.responses import (
+    CompactedResponse,
+    InputTokenCountResponse,
+    Response,
+    ResponseItem,
+    ResponseStreamEvent,
+)
 from openai.types.uploads import UploadPart
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 _OWN_FIELDS: Mapping[type[BaseModel], frozenset[str]] = {
     # Split reasoning, in the field that other open servers use.
@@ -58,11 +68,16 @@ _OWN_FIELDS: Mapping[type[BaseModel], frozenset[str]] = {
     ),
     # OpenAI sends it and leaves it out of the SDK's type.
     Assistant: frozenset({"reasoning_effort"}),
+    Run: frozenset({"reasoning_effort"}),
     # OpenAI sends these on every list; the SDK's page reads only the first two.
     SyncCursorPage[ChatCompletion]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[Batch]: frozenset({"object", "first_id", "last_id"}),
     SyncCursorPage[FileObject]: frozenset({"object", "first_id", "last_id"}),
     SyncCursorPage[Assistant]: frozenset({"object", "first_id", "last_id"}),
     SyncCursorPage[Message]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[Run]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[RunStep]: frozenset({"object", "first_id", "last_id"}),
+    SyncCursorPage[Thread]: frozenset({"object", "first_id", "last_id"}),
 }
 
 _KINDS: Mapping[str, type[BaseModel]] = {
@@ -74,22 +89,41 @@ _KINDS: Mapping[str, type[BaseModel]] = {
     "upload": Upload,
     "upload.part": UploadPart,
     "assistant": Assistant,
+    "batch": Batch,
     "assistant.deleted": AssistantDeleted,
     "thread": Thread,
     "thread.deleted": ThreadDeleted,
     "thread.message": Message,
+    "thread.message.delta": MessageDeltaEvent,
+    "thread.run": Run,
+    "thread.run.step": RunStep,
+    "thread.run.step.delta": RunStepDeltaEvent,
     "thread.message.deleted": MessageDeleted,
+    "response": Response,
+    "response.compaction": CompactedResponse,
+    "response.input_tokens": InputTokenCountResponse,
+    "conversation": Conversation,
+    "conversation.deleted": ConversationDeletedResource,
     "model": Model,
 }
 _DELETED: Mapping[str, type[BaseModel]] = {"file": FileDeleted, "model": ModelDeleted}
 """What tells of a deletion by the kind of the thing itself."""
+_STREAM_EVENTS: Mapping[str, type[BaseModel]] = {
+    get_args(event.model_fields["type"].annotation)[0]: event
+    for event in get_args(get_args(ResponseStreamEvent)[0])
+}
+_LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 _LISTS: Mapping[str, type[BaseModel]] = {
     "assistant": SyncCursorPage[Assistant],
+    "batch": SyncCursorPage[Batch],
     "chat.completion": SyncCursorPage[ChatCompletion],
     "embedding": CreateEmbeddingResponse,
     "file": SyncCursorPage[FileObject],
     "model": SyncPage[Model],
+    "thread": SyncCursorPage[Thread],
     "thread.message": SyncCursorPage[Message],
+    "thread.run": SyncCursorPage[Run],
+    "thread.run.step": SyncCursorPage[RunStep],
 }
 
 
@@ -128,6 +162,32 @@ class MessagePage(BaseModel):
     first_id: str
     last_id: str
     has_more: bool
+
+
+class Item(RootModel[ResponseItem]):
+    """An item of a response or of a conversation."""
+
+
+class ItemPage(BaseModel):
+    """A page of them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    object: Literal["list"]
+    data: list[ResponseItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ResponseDeleted(BaseModel):
+    """Tells that a response is gone; the SDK does not read it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
 
 
 class _Result(BaseModel):
@@ -177,7 +237,16 @@ def check_body(data: bytes) -> None:
 
 def check_events(lines: Iterable[bytes]) -> None:
     """Fail unless every event of a stream is well-formed, and the last one is its end."""
-    payloads = [line.removeprefix(b"data: ") for line in lines if line]
+    blocks = [line for line in lines if line]
+    if not blocks:  # whoever takes a stream up behind its last event hears no more
+        return
+    if blocks[0].startswith((b"event: response.", b"event: error")):
+        check_response_events(blocks)
+        return
+    if blocks[0].startswith((b"event: thread.", b"event: done")):
+        check_run_events(blocks)
+        return
+    payloads = [block.removeprefix(b"data: ") for block in blocks]
     for payload in payloads:
         if payload != b"[DONE]":
             check_body(payload)
@@ -185,10 +254,42 @@ def check_events(lines: Iterable[bytes]) -> None:
     assert b"[DONE]" not in payloads[:-1]
 
 
+def check_response_events(blocks: Sequence[bytes]) -> None:
+    """Fail unless the events of a response are well-formed, without a gap, and end as they must."""
+    numbers = []
+    for block in blocks:
+        name, _, data = block.removeprefix(b"event: ").partition(b"\ndata: ")
+        body = json.loads(data)
+        assert body["type"] == name.decode()
+        strictly(_STREAM_EVENTS[body["type"]], data)
+        numbers.append(body["sequence_number"])
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert body["type"] in _LAST_EVENTS
+
+
+def check_run_events(blocks: Sequence[bytes]) -> None:
+    """Fail unless the events of a run are well-formed, without a gap, and end as they must."""
+    numbers, names = [], []
+    for block in blocks:
+        name, number, data = block.split(b"\n")
+        names.append(name.removeprefix(b"event: ").decode())
+        numbers.append(int(number.removeprefix(b"id: ")))
+        payload = data.removeprefix(b"data: ")
+        if payload == b"[DONE]":
+            continue
+        check_body(payload)
+        kind = json.loads(payload).get("object")
+        assert kind is None or names[-1].startswith(kind)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert names.index("done") == len(names) - 1
+
+
 def kind_of(body: Any) -> type[BaseModel]:
     """Return the model that a document must fit."""
-    if "error" in body:
-        return ErrorBody
+    if "object" not in body:
+        return ErrorBody if "error" in body else Item
+    if body["object"] == "response" and "deleted" in body:
+        return ResponseDeleted
     if body["object"] in _DELETED and "deleted" in body:
         return _DELETED[body["object"]]
     if body["object"] != "list":
@@ -199,7 +300,7 @@ def kind_of(body: Any) -> type[BaseModel]:
     if not rows:
         return SyncCursorPage[ChatCompletion] if "has_more" in body else SyncPage[Model]
     if "object" not in rows[0]:
-        return MessagePage
+        return ItemPage if "type" in rows[0] else MessagePage
     return _LISTS[rows[0]["object"]]
 
 

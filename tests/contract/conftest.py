@@ -14,8 +14,12 @@ from sqlalchemy import text
 from openworks.ports.keys import KeyStore
 from openworks.ports.stored_completions import StoredCompletionStore
 from openworks.storage.sql.database import Database, DatabaseConfig
+from openworks.storage.sql.events import SqlEventStore
+from openworks.storage.sql.jobs import SqlJobStore
 from openworks.storage.sql.keys import SqlKeyStore
 from openworks.storage.sql.stored_completions import SqlStoredCompletionStore
+from tests.contract.work_stores import SqlTransactions, WorkStores
+from tests.fake_work import MemoryEventStore, MemoryJobStore
 from tests.fakes import MemoryKeyStore, MemoryStoredCompletionStore
 from tests.postgres import is_installed, running_postgres
 
@@ -84,3 +88,17 @@ async def stored_completion_store(
         return
     async with open_database(adapter) as database:
         yield SqlStoredCompletionStore(database)
+
+
+@pytest.fixture
+async def work_stores(adapter: str, open_database: OpenDatabase) -> AsyncIterator[WorkStores]:
+    if adapter == "memory":
+        jobs = MemoryJobStore()
+        yield WorkStores(jobs=jobs, events=MemoryEventStore(jobs), transactions=jobs)
+        return
+    async with open_database(adapter) as database:
+        yield WorkStores(
+            jobs=SqlJobStore(database),
+            events=SqlEventStore(database),
+            transactions=SqlTransactions(database),
+        )

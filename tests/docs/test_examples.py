@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 FILES = [
     "README.md",
     "docs/guides/assistants.md",
+    "docs/guides/batches.md",
+    "docs/guides/documents.md",
     "docs/guides/files.md",
+    "docs/guides/responses.md",
     "docs/tutorials/first-steps.md",
     "docs/tutorials/gateway.md",
 ]

@@ -28,9 +28,16 @@ _EVENT_HEADERS = [
 class Json:
     """An answer that is one JSON document."""
 
-    def __init__(self, body: JsonObject, *, status: int = 200) -> None:
+    def __init__(
+        self,
+        body: JsonObject,
+        *,
+        status: int = 200,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         self.body = body
         self.status = status
+        self.headers = headers
 
 
 class Events:
@@ -50,8 +57,8 @@ async def send_answer(answer: Answer, scope: Scope, request_id: str, send: Send)
         AppError: A stream failed before its first event: nothing has been sent.
     """
     match answer:
-        case Json(body=body, status=status):
-            await _send_json(send, status, body)
+        case Json(body=body, status=status, headers=headers):
+            await _send_json(send, status, body, headers)
         case Events(events=events):
             async with aclosing(events):
                 # The first event decides the status: before it, an error has one of its own.

@@ -18,12 +18,15 @@ from openworks.core.json import JsonObject, JsonValue
 from openworks.gateway.pipeline import Pipeline
 from openworks.gateway.plane import DataPlane
 from openworks.ports.calls import Call, CallRecord, Principal
+from openworks.ports.converters import Converter
 from openworks.ports.engines import Engines
 from openworks.ports.logs import Analytics
 from openworks.ports.sockets import SocketDialer
 from openworks.services.assistants import Assistants
 from openworks.services.audit import Actor, Audit
+from openworks.services.batches.batches import Batches
 from openworks.services.catalog import Catalog
+from openworks.services.conversations import Conversations
 from openworks.services.credentials import Credentials
 from openworks.services.custom_providers import CustomProviders
 from openworks.services.datasets import Datasets
@@ -34,15 +37,19 @@ from openworks.services.files import Files
 from openworks.services.finetunes import Finetunes
 from openworks.services.gateway_logs import GatewayLogs
 from openworks.services.gateways import Gateways
+from openworks.services.journal import Journal
 from openworks.services.keys import Keys
 from openworks.services.log_exports import LogExports
+from openworks.services.responses.responses import Responses
+from openworks.services.runs.runs import Runs
 from openworks.services.snapshots import GatewaySnapshots
 from openworks.services.stored_completions import StoredCompletions
 from openworks.services.threads import Threads
 from openworks.services.uploads import Uploads
+from openworks.services.workers import Workers
 
-FormKind = Literal["asset", "file", "part"]
-"""What a form brings: a file of an adapter, a file, a part of an upload."""
+FormKind = Literal["asset", "documents", "file", "part"]
+"""What a form brings: a file of an adapter, documents, a file, a part of an upload."""
 
 _MAX_NAME = 256
 """No model has a longer name; what a caller makes up does not fill logs and ledger."""
@@ -61,6 +68,9 @@ class Services:
     stored_completions: StoredCompletions
     assistants: Assistants
     threads: Threads
+    runs: Runs
+    responses: Responses
+    conversations: Conversations
     gateways: Gateways
     snapshots: GatewaySnapshots
     sockets: SocketDialer
@@ -76,6 +86,10 @@ class Services:
     finetunes: Finetunes
     files: Files
     uploads: Uploads
+    batches: Batches
+    converter: Converter
+    workers: Workers
+    journal: Journal
     forms: Mapping[FormKind, Forms]
     registry: CollectorRegistry
     clock: Clock
@@ -94,6 +108,8 @@ class Context:
     body: bytes
     observer: Callable[[CallRecord], None] | None = None
     """As `Call.observer`."""
+    is_background: bool = False
+    """As `Call.is_background`."""
 
     def json(self) -> JsonValue:
         """Decode the body.
@@ -117,6 +133,7 @@ class Context:
             route=self.route,
             model=model[:_MAX_NAME],
             stream=stream,
+            is_background=self.is_background,
             observer=self.observer,
         )
 

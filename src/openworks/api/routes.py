@@ -24,6 +24,7 @@ from openworks.api.cloudflare import (
     gateways,
     logs,
     provider_configs,
+    to_markdown,
     urls,
 )
 from openworks.api.cloudflare import routes as dynamic_routes
@@ -36,11 +37,17 @@ from openworks.api.gateway.asgi import GatewayApp
 from openworks.api.multipart import FormEndpoint
 from openworks.api.openai import (
     assistants,
+    batches,
     completions,
+    conversation_items,
+    conversations,
     files,
     messages,
     models,
     rerank,
+    responses,
+    run_steps,
+    runs,
     stored_completions,
     threads,
     unserved,
@@ -61,7 +68,7 @@ class RouteSpec:
     scope: Scope | None = "inference"
     dialect: Dialect = OPENAI
     form: FormKind | None = None
-    """What kind of form its body is, if it is one: with a file, and limits of its own."""
+    """What kind of form its body is, if it is one: with files, and limits of its own."""
 
 
 def _control(method: str, path: str, handler: Handler) -> RouteSpec:
@@ -82,6 +89,8 @@ _CONFIG = f"{_GATEWAY}/provider_configs/{{config_id}}"
 _ROUTE = f"{_GATEWAY}/routes/{{route_id}}"
 _LOG = f"{_GATEWAY}/logs/{{log_id}}"
 _MESSAGE = "/threads/{thread_id}/messages/{message_id}"
+_RUN = "/threads/{thread_id}/runs/{run_id}"
+_CONVERSATION = "/v1/conversations/{conversation_id}"
 _DATASET = f"{_GATEWAY}/datasets/{{dataset_id}}"
 _EVALUATION = f"{_GATEWAY}/evaluations/{{evaluation_id}}"
 
@@ -114,7 +123,9 @@ ROUTES = (
     _assistants("GET", "/assistants/{assistant_id}", assistants.retrieve),
     _assistants("POST", "/assistants/{assistant_id}", assistants.update),
     _assistants("DELETE", "/assistants/{assistant_id}", assistants.delete),
+    _assistants("GET", "/threads", threads.list_threads),
     _assistants("POST", "/threads", threads.create),
+    _assistants("POST", "/threads/runs", runs.create_with_thread),  # before an id of a thread
     _assistants("GET", "/threads/{thread_id}", threads.retrieve),
     _assistants("POST", "/threads/{thread_id}", threads.update),
     _assistants("DELETE", "/threads/{thread_id}", threads.delete),
@@ -123,6 +134,34 @@ ROUTES = (
     _assistants("GET", _MESSAGE, messages.retrieve),
     _assistants("POST", _MESSAGE, messages.update),
     _assistants("DELETE", _MESSAGE, messages.delete),
+    _assistants("GET", "/threads/{thread_id}/runs", runs.list_runs),
+    _assistants("POST", "/threads/{thread_id}/runs", runs.create),
+    _assistants("GET", _RUN, runs.retrieve),
+    _assistants("POST", _RUN, runs.update),
+    _assistants("POST", f"{_RUN}/cancel", runs.cancel),
+    _assistants("POST", f"{_RUN}/submit_tool_outputs", runs.submit_tool_outputs),
+    _assistants("GET", f"{_RUN}/events", runs.events),
+    _assistants("GET", f"{_RUN}/steps", run_steps.list_steps),
+    _assistants("GET", f"{_RUN}/steps/{{step_id}}", run_steps.retrieve),
+    RouteSpec("GET", "/v1/batches", batches.list_batches),
+    RouteSpec("POST", "/v1/batches", batches.create),
+    RouteSpec("GET", "/v1/batches/{batch_id}", batches.retrieve),
+    RouteSpec("POST", "/v1/batches/{batch_id}/cancel", batches.cancel),
+    RouteSpec("POST", "/v1/responses", rest.responses_of),
+    RouteSpec("POST", "/v1/responses/compact", responses.compact),
+    RouteSpec("POST", "/v1/responses/input_tokens", responses.count_input_tokens),
+    RouteSpec("GET", "/v1/responses/{response_id}", responses.retrieve),
+    RouteSpec("DELETE", "/v1/responses/{response_id}", responses.delete),
+    RouteSpec("POST", "/v1/responses/{response_id}/cancel", responses.cancel),
+    RouteSpec("GET", "/v1/responses/{response_id}/input_items", responses.list_input_items),
+    RouteSpec("POST", "/v1/conversations", conversations.create),
+    RouteSpec("GET", _CONVERSATION, conversations.retrieve),
+    RouteSpec("POST", _CONVERSATION, conversations.update),
+    RouteSpec("DELETE", _CONVERSATION, conversations.delete),
+    RouteSpec("GET", f"{_CONVERSATION}/items", conversation_items.list_items),
+    RouteSpec("POST", f"{_CONVERSATION}/items", conversation_items.create),
+    RouteSpec("GET", f"{_CONVERSATION}/items/{{item_id}}", conversation_items.retrieve),
+    RouteSpec("DELETE", f"{_CONVERSATION}/items/{{item_id}}", conversation_items.delete),
     RouteSpec("POST", "/v1/completions", completions.create),
     RouteSpec("POST", "/v1/embeddings", rest.embeddings_of),
     RouteSpec("POST", "/v1/rerank", rerank.create),
@@ -139,6 +178,10 @@ ROUTES = (
     RouteSpec("DELETE", _FINETUNE, finetunes.delete, "admin", CLOUDFLARE),
     RouteSpec(
         "POST", f"{_FINETUNE}/finetune-assets", finetunes.upload, "admin", CLOUDFLARE, "asset"
+    ),
+    RouteSpec("GET", f"{_AI}/tomarkdown/supported", to_markdown.supported, dialect=CLOUDFLARE),
+    RouteSpec(
+        "POST", f"{_AI}/tomarkdown", to_markdown.transform, dialect=CLOUDFLARE, form="documents"
     ),
     _control("GET", "/gateways", gateways.list_gateways),
     _control("POST", "/gateways", gateways.create),
@@ -251,9 +294,7 @@ def starlette_routes(
         )
         for mount in ("/client/v4", "/")
     }
-    not_yet = Endpoint(unserved.not_yet, services, limits, budget, route="unserved", scope=None)
     return [
-        *(Route(path, not_yet) for path in unserved.PATHS),  # first: one looks like a thread's id
         *(
             Route(path, ByMethod(methods, services, limits, budget, dialects[path]))
             for path, methods in by_path.items()

@@ -10,14 +10,13 @@ from typing import Final
 from openworks.api.context import FormKind
 from openworks.api.multipart import Forms
 from openworks.app.settings import Settings
-from openworks.app.state import blobs_place
+from openworks.app.state import make_blobs
 from openworks.core.clock import Clock
 from openworks.core.ids import NewId
 from openworks.services.background import Rounds
 from openworks.services.file_sweep import FileSweep
 from openworks.services.files import Files
 from openworks.services.uploads import Uploads
-from openworks.storage.blobs.store import ObjectBlobs
 from openworks.storage.sql.database import Database
 from openworks.storage.sql.files import SqlFileStore
 from openworks.storage.sql.uploads import SqlUploadStore
@@ -47,7 +46,7 @@ async def open_files(
         new_id: Makes ids.
     """
     config = settings.files
-    blobs = ObjectBlobs(blobs_place(settings))
+    blobs = make_blobs(settings)
     store, upload_store = SqlFileStore(database), SqlUploadStore(database)
     files = Files(store, blobs, config, clock=clock, new_id=new_id)
     sweep = FileSweep(store, upload_store, blobs, orphan_after_s=config.orphan_after_s, clock=clock)
@@ -77,6 +76,14 @@ def make_forms(settings: Settings) -> Mapping[FormKind, Forms]:
             max_bytes=settings.finetunes.max_bytes,
             max_uploads=settings.finetunes.max_uploads,
             timeout_s=settings.finetunes.upload_timeout_s,
+        ),
+        "documents": Forms(
+            folder,
+            max_bytes=settings.documents.max_bytes,
+            max_uploads=files.max_uploads,
+            timeout_s=files.upload_timeout_s,
+            file_field="files",
+            max_files=settings.documents.max_files,
         ),
         "file": Forms(
             folder,

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from openworks.app.settings import Settings
-from openworks.app.state import blobs_place, make_weights
+from openworks.app.state import make_blobs, make_weights
 from openworks.core.clock import Clock
 from openworks.core.ids import NewId
 from openworks.ports.catalog import ModelEntry
@@ -19,7 +19,6 @@ from openworks.services.deployments import Deployments
 from openworks.services.finetune_documents import Finetune
 from openworks.services.finetunes import Finetunes
 from openworks.services.known_finetunes import KnownFinetunes
-from openworks.storage.blobs.store import ObjectBlobs
 from openworks.storage.sql.database import Database
 from openworks.storage.sql.documents import SqlDocumentStore
 
@@ -54,7 +53,7 @@ async def open_adapters(
         clock: Of this process.
         new_id: Makes ids.
     """
-    store, blobs = SqlDocumentStore(database), ObjectBlobs(blobs_place(settings))
+    store, blobs = SqlDocumentStore(database), make_blobs(settings)
     weights = make_weights(settings)
 
     def base_of(entry: ModelEntry) -> AdapterBase:

@@ -18,6 +18,7 @@ from openworks.gateway.outbound import TransportOutbound
 from openworks.gateway.telemetry.exporter import SpanExporter
 from openworks.gateway.telemetry.metrics import TelemetryMetrics
 from openworks.gateway.telemetry.spans import Encoding
+from openworks.ports.blobs import Blobs
 from openworks.ports.logs import Analytics, LogStore
 from openworks.ports.outbound import Outbound
 from openworks.ports.snapshots import Snapshots
@@ -84,7 +85,7 @@ async def open_observability(
     logs: LogStore,
     analytics: Analytics,
     outbound: Outbound,
-    blobs: str,
+    blobs: Blobs,
     written: Callable[[], Awaitable[None]],
     ask_model: AskModel,
     clock: Clock,
@@ -100,7 +101,7 @@ async def open_observability(
         logs: Of all gateways.
         analytics: Figures over them.
         outbound: Posts to webhooks.
-        blobs: The place of the server's own blobs.
+        blobs: The server's own.
         written: Returns once every call that ended before can be found in `logs`.
         ask_model: Asks the embedded chat model, for graders.
         clock: Of this process.
@@ -109,7 +110,7 @@ async def open_observability(
     store, scan = SqlDocumentStore(database), SqlDocumentScan(database)
     runs = EvaluationRuns(scan, store, logs, control.audit, clock=clock, ask=ask_model)
     evaluating = Rounds("evaluations", runs.run_all, every_s=_EVALUATIONS_EVERY_S)
-    alerts = Alerts(scan, snapshots, analytics, outbound, ObjectBlobs(blobs), clock=clock)
+    alerts = Alerts(scan, snapshots, analytics, outbound, blobs, clock=clock)
     jobs = [evaluating, Rounds("alerts", alerts.run_all, every_s=settings.alerts.every_s)]
     datasets = Datasets(store, logs, control.audit, control.gateways, clock=clock, new_id=new_id)
     async with AsyncExitStack() as stack:
@@ -119,7 +120,7 @@ async def open_observability(
             push = LogPush(
                 scan,
                 logs,
-                ObjectBlobs(blobs),
+                blobs,
                 ObjectBlobs(settings.logpush.destination),
                 written=written,
                 clock=clock,

@@ -19,17 +19,23 @@ from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 
 from openworks.api.body import BodyLimits
+from openworks.converters.process import DocumentsConfig
 from openworks.core.errors import AppError
 from openworks.engines.pool import EnginesConfig
 from openworks.gateway.http.config import HttpConfig
 from openworks.gateway.ledger import LedgerConfig
 from openworks.ports.upstream import Timeouts
 from openworks.services.alerts import AlertsConfig
+from openworks.services.batches.batches import BatchesConfig
 from openworks.services.catalog import CatalogConfig
 from openworks.services.files import FilesConfig
 from openworks.services.finetunes import FinetunesConfig
+from openworks.services.journal import JournalConfig
 from openworks.services.keys import AccessConfig
 from openworks.services.logpush import LogpushConfig
+from openworks.services.runs.runs import RunsConfig
+from openworks.services.workers import WorkersConfig
+from openworks.storage.blobs.s3 import S3Config
 from openworks.storage.logbook.process import SpoolConfig
 
 PREFIX = "OPENWORKS_"
@@ -37,7 +43,14 @@ DEFAULT_FILE = Path("openworks.toml")
 _ACCESS_TOKEN = "OPENWORKS_ACCESS_TOKEN"
 _HUB_VARIABLES = {"HF_ENDPOINT": "hub.endpoint", "HF_TOKEN": "hub.token"}
 """What users of the Hub's own tools have set already."""
-_SECRETS = ("access.token", "hub.token", "database.url", "gateway.secret_key", "gateway.redis_url")
+_SECRETS = (
+    "access.token",
+    "hub.token",
+    "database.url",
+    "blobs.s3.secret_access_key",
+    "gateway.secret_key",
+    "gateway.redis_url",
+)
 """Settings whose values no message may repeat."""
 
 
@@ -91,6 +104,8 @@ class BlobSettings:
 
     url: str | None = field(default=None, repr=False)
     """`s3://bucket/prefix`, `gs://…`, `az://…` or a folder; None for one in the data folder."""
+    s3: S3Config = S3Config()
+    """For a URL that begins with `s3://`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +160,11 @@ class Settings:
     engines: EnginesConfig = EnginesConfig()
     finetunes: FinetunesConfig = FinetunesConfig()
     files: FilesConfig = FilesConfig()
+    documents: DocumentsConfig = DocumentsConfig()
+    jobs: WorkersConfig = WorkersConfig()
+    runs: RunsConfig = RunsConfig()
+    batches: BatchesConfig = BatchesConfig()
+    events: JournalConfig = JournalConfig()
     hub: HubSettings = HubSettings()
     database: DatabaseSettings = DatabaseSettings()
     blobs: BlobSettings = BlobSettings()

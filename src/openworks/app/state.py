@@ -58,7 +58,7 @@ async def open_state(settings: Settings, clock: Clock | None = None) -> AsyncIte
             database=database,
             keys=Keys(SqlKeyStore(database), settings.access, clock=clock, new_id=new_id),
             records=SqlRecordStore(database, clock=clock),
-            logs=SqlLogStore(database, ObjectBlobs(blobs_place(settings))),
+            logs=SqlLogStore(database, make_blobs(settings)),
             analytics=SqlAnalytics(database, clock=clock),
             stored_completions=StoredCompletions(SqlStoredCompletionStore(database)),
         )
@@ -74,6 +74,15 @@ def database_url(settings: Settings) -> str:
 def blobs_place(settings: Settings) -> str:
     """Where bodies of calls are: the settings' URL, or a folder in the data folder."""
     return settings.blobs.url or str(settings.folder / "blobs")
+
+
+def make_blobs(settings: Settings) -> ObjectBlobs:
+    """Return the server's own blobs.
+
+    Raises:
+        StorageError: Their place cannot be opened.
+    """
+    return ObjectBlobs(blobs_place(settings), settings.blobs.s3)
 
 
 def make_weights(settings: Settings) -> HubWeights:

@@ -10,15 +10,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from openworks.api.context import Services
+from openworks.app.batches import make_batch_work
 from openworks.app.control_plane import make_control_plane
 from openworks.app.data_plane import open_data_plane
 from openworks.app.files import make_forms, open_files
 from openworks.app.finetunes import open_adapters
 from openworks.app.labelling import QuestionEmbedder, make_asker
 from openworks.app.observability import open_observability, open_outbound, open_spans
+from openworks.app.responses import ResponseParts
+from openworks.app.runs import make_run_jobs, make_runs
 from openworks.app.settings import Settings
 from openworks.app.shared_state import open_cache, open_limiter
-from openworks.app.state import blobs_place, database_url, open_state
+from openworks.app.state import blobs_place, database_url, make_blobs, open_state
+from openworks.app.work import open_work
+from openworks.converters.process import ProcessConverter
 from openworks.core.clock import Clock, SystemClock
 from openworks.core.errors import AppError, ModelLoadingError
 from openworks.core.ids import new_id
@@ -31,10 +36,12 @@ from openworks.gateway.observe import CallLog, CallMetrics, LogMetrics
 from openworks.gateway.pipeline import Pipeline
 from openworks.ports.recorder import Recorder
 from openworks.services.assistants import Assistants
+from openworks.services.batches.batches import Batches
 from openworks.services.catalog import Catalog
 from openworks.services.threads import Threads
 from openworks.storage.logbook.process import LogbookPlaces, LogbookProcess
 from openworks.storage.sql.assistants import SqlAssistantStore
+from openworks.storage.sql.batches import SqlBatchStore
 from openworks.storage.sql.database import plain_address
 from openworks.storage.sql.messages import SqlMessageStore
 from openworks.storage.sql.threads import SqlThreadStore
@@ -49,6 +56,7 @@ def make_logbook(settings: Settings, clock: Clock) -> LogbookProcess:
         dialect=dialect,
         address=address,
         blobs=blobs_place(settings),
+        s3=settings.blobs.s3,
         spool=settings.folder / "spool",
     )
     return LogbookProcess(places, settings.logbook, clock=clock)
@@ -119,7 +127,7 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
                 logs=state.logs,
                 analytics=state.analytics,
                 outbound=outbound,
-                blobs=blobs_place(settings),
+                blobs=make_blobs(settings),
                 written=ledger.drain,
                 ask_model=make_asker(pipeline, new_id),
                 clock=clock,
@@ -128,6 +136,30 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
         )
         kept = await stack.enter_async_context(
             open_files(settings, state.database, clock=clock, new_id=new_id)
+        )
+        response_parts = ResponseParts(
+            database=state.database,
+            pipeline=pipeline,
+            files=kept.files,
+            clock=clock,
+            new_id=new_id,
+        )
+        work = await stack.enter_async_context(
+            open_work(
+                settings,
+                state.database,
+                lambda journal: {
+                    "run": make_run_jobs(
+                        state.database, kept.files, pipeline, journal, clock=clock, new_id=new_id
+                    ),
+                    "response": response_parts.jobs(journal),
+                    "batch": make_batch_work(
+                        settings, state.database, kept.files, lambda: services, clock=clock
+                    ),
+                },
+                clock=clock,
+                new_id=new_id,
+            )
         )
         services = Services(
             sockets=AiohttpSockets(settings.gateway.http),
@@ -146,6 +178,9 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
                 clock=clock,
                 new_id=new_id,
             ),
+            runs=make_runs(settings, state.database, work, clock=clock, new_id=new_id),
+            responses=response_parts.responses(work),
+            conversations=response_parts.conversations(),
             gateways=control.gateways,
             snapshots=control.snapshots,
             credentials=control.credentials,
@@ -160,6 +195,16 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
             finetunes=adapters.finetunes,
             files=kept.files,
             uploads=kept.uploads,
+            batches=Batches(
+                SqlBatchStore(state.database),
+                kept.files,
+                work.workers,
+                clock=clock,
+                new_id=new_id,
+            ),
+            converter=ProcessConverter(settings.documents),
+            workers=work.workers,
+            journal=work.journal,
             forms=make_forms(settings),
             registry=registry,
             clock=clock,

@@ -25,7 +25,8 @@ class Meter:
 
     def saw(self, chunk: TextChunk) -> None:
         """Take note of a chunk on its way to the caller."""
-        if self._first_token_s is None and (chunk.content or chunk.reasoning or chunk.tool_calls):
+        says_something = chunk.content or chunk.reasoning or chunk.tool_calls
+        if self._first_token_s is None and says_something and not self._call.is_background:
             self._first_token_s = self._clock.monotonic_s()
         if chunk.usage is not None:
             self.usage = chunk.usage

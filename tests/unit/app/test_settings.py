@@ -85,9 +85,11 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENWORKS_ACCESS_TOKEN", "s3cret-a")
     monkeypatch.setenv("HF_TOKEN", "s3cret-b")
     monkeypatch.setenv("OPENWORKS_DATABASE__URL", "postgresql://u:s3cret-c@h/d")
+    monkeypatch.setenv("OPENWORKS_BLOBS__S3__SECRET_ACCESS_KEY", "s3cret-d")
     settings = load_settings()
     assert settings.access.token == "s3cret-a"
     assert settings.hub.token == "s3cret-b"
+    assert settings.blobs.s3.secret_access_key == "s3cret-d"
     assert "s3cret" not in repr(settings)
 
 
@@ -99,6 +101,8 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("access.token = ['s3cret']", "'access.token'"),
         ("hub.token = {a = 's3cret'}", "'hub.token'"),
         ("database.url = ['postgresql://u:s3cret@h/d']", "'database.url'"),
+        ("blobs.s3 = 's3cret'", "'blobs.s3'"),
+        ("blobs.s3.secret_access_key = ['s3cret']", "'blobs.s3.secret_access_key'"),
     ],
 )
 def test_mistake_in_a_secret_is_named_without_its_value(text: str, key: str) -> None:
@@ -116,6 +120,7 @@ def test_mistake_in_a_secret_is_named_without_its_value(text: str, key: str) -> 
         ("OPENWORKS_ACCESS_TOKEN", "access.token"),
         ("OPENWORKS_HUB__TOKEN", "hub.token"),
         ("OPENWORKS_DATABASE__URL", "database.url"),
+        ("OPENWORKS_BLOBS__S3__SECRET_ACCESS_KEY", "blobs.s3.secret_access_key"),
     ],
 )
 def test_empty_secret_is_refused(

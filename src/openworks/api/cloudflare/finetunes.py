@@ -58,7 +58,7 @@ async def upload(context: Context) -> Answer:
             "The form must have a part 'file'.", code="missing_field", param="file"
         )
     finetune = await context.services.finetunes.upload(
-        actor, _reference(context), form.fields.get("file_name", form.file_name), form.file
+        actor, _reference(context), form.fields.get("file_name", form.file.name), form.file
     )
     return ok(_render(finetune))
 

@@ -14,7 +14,7 @@ from openworks.api.answers import Answer, Events, Json
 from openworks.api.context import Context, Services
 from openworks.api.endpoint import Handler
 from openworks.api.gateway.local_run import HANDLERS, read_run, refused, run_model, told
-from openworks.api.openai import chat, completions, embeddings, rerank
+from openworks.api.openai import chat, completions, embeddings, rerank, responses
 from openworks.core.errors import AppError, UnknownEndpointError
 from openworks.core.ids import RequestId
 from openworks.gateway.compat.workers_run import RunCall
@@ -36,6 +36,7 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "completions": completions.create,
     "embeddings": embeddings.create,
     "rerank": rerank.create,
+    "responses": responses.create,
 }
 _JSON: Final = (b"content-type", b"application/json")
 _EVENTS: Final = (b"content-type", sse.CONTENT_TYPE.encode())

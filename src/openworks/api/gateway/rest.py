@@ -27,7 +27,7 @@ from openworks.api.gateway.run import (
     read_target,
     result_of,
 )
-from openworks.api.openai import chat, embeddings
+from openworks.api.openai import chat, embeddings, responses
 from openworks.core.errors import AppError, InvalidRequestError, ModelNotFoundError
 from openworks.core.json import JsonObject
 from openworks.gateway.compat.model_name import with_model
@@ -77,6 +77,14 @@ async def embeddings_of(context: Context) -> Answer:
     return await _ask_openai(context, "embeddings", model)
 
 
+async def responses_of(context: Context) -> Answer:
+    """Answer as a response, by a model of this server or through its gateway."""
+    model = await _gateway_model(context)
+    if model is None:
+        return await responses.create(context)
+    return await _responses(context, model, OWN_ACCOUNT)
+
+
 async def messages(context: Context) -> Answer:
     """Answer a conversation in Anthropic's words, by a Claude model through the gateway."""
     return await _messages(context, OWN_ACCOUNT)
@@ -120,15 +128,7 @@ async def account_embeddings(context: Context) -> Answer:
 
 async def account_responses(context: Context) -> Answer:
     """OpenAI's responses by a model whose provider has them, through a gateway of the account."""
-    slug, name = gateway_name(_model_of(context), context.services.catalog)
-    if slug == DYNAMIC:
-        raise InvalidRequestError(
-            "A dynamic route answers chat completions and embeddings alone.", param="model"
-        )
-    body = with_model(context.body, name)
-    return await _ask(
-        context, _account(context), slug, "responses", body, openai.error_body, slug=slug
-    )
+    return await _responses(context, _model_of(context), _account(context))
 
 
 async def account_messages(context: Context) -> Answer:
@@ -177,6 +177,17 @@ async def _run(context: Context, target: RunTarget, *, is_wrapped: bool) -> Answ
 
 
 # What they share.
+
+
+async def _responses(context: Context, model: str, account: str) -> Answer:
+    slug, name = gateway_name(model, context.services.catalog)
+    if slug == DYNAMIC:
+        raise InvalidRequestError(
+            "A dynamic route answers chat completions and embeddings alone.", param="model"
+        )
+    endpoint = "v1/responses" if slug == LOCAL_PROVIDER else "responses"
+    body = with_model(context.body, name)
+    return await _ask(context, account, slug, endpoint, body, openai.error_body, slug=slug)
 
 
 async def _messages(context: Context, account: str) -> Answer:

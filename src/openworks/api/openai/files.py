@@ -44,13 +44,13 @@ async def create(context: Context) -> Answer:
     form = form_of(context.request.scope)
     body = _body_of(form.fields)
     if form.file is not None:
-        body["file"] = form.file_name
+        body["file"] = form.file.name
     params = _VALIDATOR.check(body)
     assert form.file is not None  # the type requires it
     new = NewFile(
         account_id=context.principal.account_id,
-        filename=clean_name(form.file_name, "file"),
-        media_type=media_type(form.media_type),
+        filename=clean_name(form.file.name, "file"),
+        media_type=media_type(form.file.media_type),
         purpose=params["purpose"],
         ttl_s=ttl_of(body),
     )

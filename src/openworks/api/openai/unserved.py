@@ -10,11 +10,9 @@ NOUNS = frozenset(
     {
         "agents",
         "audio",
-        "batches",
         "chatkit",
         "containers",
         "content_provenance_checks",
-        "conversations",
         "decisions",
         "evals",
         "fine_tuning",
@@ -24,7 +22,6 @@ NOUNS = frozenset(
         "organization",
         "projects",
         "realtime",
-        "responses",
         "safety",
         "skills",
         "vaults",
@@ -36,26 +33,13 @@ NOUNS = frozenset(
 )
 """First path segments under `/v1` that OpenAI's SDK calls and this server does not serve yet."""
 
-PATHS = (
-    "/v1/threads/runs",
-    "/v1/threads/{thread_id}/runs",
-    "/v1/threads/{thread_id}/runs/{rest:path}",
-)
-"""Paths that it does not serve yet below nouns that it does."""
-
-
-async def not_yet(context: Context) -> Answer:
-    """Refuse what OpenAI has and this server has not."""
-    raise NotImplementedEndpointError(
-        f"{context.request.method} {context.request.url.path} is part of OpenAI's API, and this "
-        "server does not serve it yet."
-    )
-
 
 async def answer(context: Context) -> Answer:
     """Refuse by name."""
     method, path = context.request.method, context.request.url.path
     segments = path.strip("/").split("/")
     if len(segments) > 1 and segments[0] == "v1" and segments[1] in NOUNS:
-        return await not_yet(context)
+        raise NotImplementedEndpointError(
+            f"{method} {path} is part of OpenAI's API, and this server does not serve it yet."
+        )
     raise UnknownEndpointError(f"Unknown request URL: {method} {path[:300]}.")

@@ -13,9 +13,11 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
+    Text,
     false,
     text,
 )
@@ -186,6 +188,7 @@ threads = Table(
     # Whoever adds a message changes this row first, and so gets a place that nobody else has.
     Column("next_position", Integer, nullable=False),
     Column("num_messages", Integer, nullable=False),
+    Index(None, "account_id", "created_at_s", "id"),
 )
 
 messages = Table(
@@ -200,7 +203,189 @@ messages = Table(
     Column("attachments", JSON, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("run_id", String),
+    Column("assistant_id", String),
+    Column("status", String, nullable=False, server_default="completed"),
+    # None where callers put it there: it had ended when it came.
+    Column("ended_at_s", Double),
+    Column("incomplete_reason", String),
     Index("ix_messages_thread_id_position", "thread_id", "position", unique=True),
+)
+
+ACTIVE_RUN = "status IN ('queued', 'in_progress', 'requires_action', 'cancelling')"
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("thread_id", String, ForeignKey("threads.id", ondelete="CASCADE"), nullable=False),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("expires_at_s", Double, nullable=False),
+    Column("key_id", String),
+    Column("route", String, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("status", String, nullable=False),
+    Column("open_calls", JSON, nullable=False),
+    Column("started_at_s", Double),
+    Column("ended_at_s", Double),
+    Column("num_turns", Integer, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("incomplete_reason", String),
+    Index(None, "thread_id", "created_at_s", "id"),
+    Index(  # one active run locks its thread
+        "ix_runs_active",
+        "thread_id",
+        unique=True,
+        sqlite_where=text(ACTIVE_RUN),
+        postgresql_where=text(ACTIVE_RUN),
+    ),
+)
+
+run_steps = Table(
+    "run_steps",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("run_id", String, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("turn", Integer, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("status", String, nullable=False),
+    Column("ended_at_s", Double),
+    Column("message_id", String),
+    Column("tool_calls", JSON, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Index("ix_run_steps_run_id_number", "run_id", "number", unique=True),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("subject_id", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("due_at_s", Double, nullable=False),
+    Column("worker", String),
+    Column("leased_until_s", Double, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("is_cancelled", Boolean, nullable=False),
+    Index(None, "due_at_s"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("stream_id", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", String, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("is_last", Boolean, nullable=False),
+    Column("kept_at_s", Double, nullable=False),
+    Index(None, "kept_at_s"),
+    sqlite_with_rowid=False,
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    # As with threads: whoever adds items changes this row first, and so gets their places.
+    Column("next_position", Integer, nullable=False),
+    Index(None, "account_id", "created_at_s", "id"),
+)
+
+conversation_items = Table(
+    "conversation_items",
+    metadata,
+    Column(
+        "conversation_id",
+        String,
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("id", String, nullable=False, index=True),
+    Column("body", JSON, nullable=False),
+)
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("key_id", String),
+    Column("route", String, nullable=False),
+    Column("created_at_s", Double, nullable=False),
+    Column("completed_at_s", Double),
+    Column("model", String, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("is_background", Boolean, nullable=False),
+    # No foreign keys: what a response goes on from may be deleted before it.
+    Column("previous_id", String),
+    Column("conversation_id", String),
+    Column("conversation_position", Integer),
+    Column("seed", BigInteger, nullable=False),
+    Column("status", String, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("incomplete_reason", String),
+    Column("usage", JSON(none_as_null=True)),
+)
+
+response_items = Table(
+    "response_items",
+    metadata,
+    Column("response_id", String, ForeignKey("responses.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("id", String, nullable=False, index=True),
+    Column("is_output", Boolean, nullable=False),
+    Column("body", JSON, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("key_id", String),
+    Column("allowed_models", JSON(none_as_null=True)),
+    Column("created_at_s", Double, nullable=False),
+    Column("expires_at_s", Double, nullable=False),
+    Column("endpoint", String, nullable=False),
+    Column("input_file_id", String, nullable=False),
+    Column("output_ttl_s", Integer),
+    Column("metadata", JSON, nullable=False),
+    Column("status", String, nullable=False),
+    Column("reached_at_s", JSON, nullable=False),
+    Column("model", String),
+    Column("num_lines", Integer, nullable=False),
+    Column("num_completed", Integer, nullable=False),
+    Column("num_failed", Integer, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("errors", JSON, nullable=False),
+    Column("output_file_id", String),
+    Column("error_file_id", String),
+    Index(None, "account_id", "created_at_s", "id"),
+)
+
+batch_results = Table(
+    "batch_results",
+    metadata,
+    Column("batch_id", String, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("is_error", Boolean, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
 )
 
 documents = Table(
