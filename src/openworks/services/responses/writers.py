@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from typing import Final
 
 import orjson
 
@@ -11,6 +12,9 @@ from openworks.core.json import JsonObject
 from openworks.ports.events import NewEvents, StreamEvent
 from openworks.ports.jobs import Claim
 from openworks.services.responses.stream import NUMBER_FIELD, Event
+
+MAX_UNHEARD: Final = 1024
+"""Events that wait for a slow listener before its response waits for it, too."""
 
 
 class LiveWriter:
@@ -20,8 +24,11 @@ class LiveWriter:
         self._claim = claim
         self._num_events = 0
         self._queue: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(MAX_UNHEARD)
 
     async def put(self, name: str, body: JsonObject) -> None:
+        """Hand an event over; waits while the listener is too far behind."""
+        await self._room.acquire()
         self._queue.put_nowait(*self._numbered([(name, body)]))
 
     async def number(self, events: Sequence[Event], *, ends: bool = False) -> NewEvents:
@@ -39,6 +46,7 @@ class LiveWriter:
         """Yield the events until the stream is closed."""
         while (event := await self._queue.get()) is not None:
             yield event
+            self._room.release()
 
     def _numbered(self, events: Sequence[Event]) -> list[StreamEvent]:
         told = numbered(events, first=self._num_events)
