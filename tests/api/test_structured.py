@@ -53,6 +53,17 @@ def test_parse_returns_an_instance_of_the_model(client: OpenAI) -> None:
         assert isinstance(parsed.choices[0].message.parsed, House)
 
 
+def test_conversation_that_ends_with_the_assistant_gets_a_new_turn(client: OpenAI) -> None:
+    """Not the rest of the last one, which no grammar could describe."""
+    parsed = client.chat.completions.parse(
+        model="talker",
+        messages=[*HELLO, {"role": "assistant", "content": "Well,"}],
+        response_format=House,
+    )
+
+    assert isinstance(parsed.choices[0].message.parsed, House)
+
+
 def test_beta_parse_is_the_same(client: OpenAI) -> None:
     parsed = client.beta.chat.completions.parse(
         model="talker", messages=HELLO, response_format=House

@@ -39,6 +39,8 @@ def common_params(deployment: Deployment, socket: Path) -> xllamacpp.CommonParam
     params.fit_params = False  # it would shrink the context silently
     params.ctx_shift = False  # it would drop the beginning of a conversation silently
     params.cache_ram_mib = PROMPT_CACHE_MIB
+    # A last message of the assistant is a turn that is over, as with OpenAI, not one to go on with.
+    params.prefill_assistant = False
     params.warmup = False
     params.ui = False
     threads = deployment.threads or default_threads(deployment.weights.stat().st_size)
