@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -27,6 +28,7 @@ from tests.api.test_meaning import CHAT_MODEL
 from tests.api.test_meaning import pytestmark as needs_models
 from tests.api.weights import TestModels
 from tests.conftest import ClientFor, StartServer, open_client
+from tests.documents import pdf
 from tests.scripted_model import REASONING_TEMPLATE, write_scripted_model
 from tests.server import ServerProcess, wait_until
 
@@ -396,6 +398,20 @@ def test_text_of_a_file_is_read(mine: OpenAI) -> None:
     assert read.usage is not None
     assert plain.usage is not None
     assert read.usage.input_tokens > plain.usage.input_tokens
+
+
+def test_document_is_read_as_its_text_is(mine: OpenAI) -> None:
+    text = "My name is Anna."
+    data = b64encode(pdf([text])).decode()
+    name = "note.pdf"
+
+    def tokens(data: str) -> int:
+        part = {"type": "input_file", "filename": name, "file_data": data}
+        item: Any = {"role": "user", "content": [part]}
+        return mine.responses.input_tokens.count(model=CHAT_MODEL, input=[item]).input_tokens
+
+    as_text = tokens(b64encode(text.encode()).decode())
+    assert abs(tokens(f"data:application/pdf;base64,{data}") - as_text) <= 3  # line ends
 
 
 @pytest.mark.parametrize(

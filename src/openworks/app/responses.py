@@ -9,6 +9,7 @@ from openworks.app.work import Work
 from openworks.core.clock import Clock
 from openworks.core.ids import NewId
 from openworks.gateway.pipeline import Pipeline
+from openworks.ports.converters import Converter
 from openworks.services.conversations import Conversations
 from openworks.services.files import Files
 from openworks.services.journal import Journal
@@ -31,6 +32,7 @@ class ResponseParts:
     database: Database
     pipeline: Pipeline
     files: Files
+    converter: Converter
     clock: Clock
     new_id: NewId
 
@@ -67,5 +69,5 @@ class ResponseParts:
         return SqlResponseStore(self.database, clock=self.clock)
 
     def _responder(self) -> Responder:
-        reader = ItemReader(self.files)
+        reader = ItemReader(self.files, self.converter)
         return Responder(self.pipeline, reader, clock=self.clock, new_id=self.new_id)

@@ -137,10 +137,12 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
         kept = await stack.enter_async_context(
             open_files(settings, state.database, clock=clock, new_id=new_id)
         )
+        converter = ProcessConverter(settings.documents)
         response_parts = ResponseParts(
             database=state.database,
             pipeline=pipeline,
             files=kept.files,
+            converter=converter,
             clock=clock,
             new_id=new_id,
         )
@@ -202,7 +204,7 @@ async def open_services(settings: Settings, catalog: Catalog) -> AsyncIterator[S
                 clock=clock,
                 new_id=new_id,
             ),
-            converter=ProcessConverter(settings.documents),
+            converter=converter,
             workers=work.workers,
             journal=work.journal,
             forms=make_forms(settings),

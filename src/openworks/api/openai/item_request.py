@@ -11,7 +11,7 @@ from openai.types.responses.response_input_item_param import Message
 from openworks.api.context import as_object
 from openworks.api.openai import values
 from openworks.core.json import JsonObject, JsonValue
-from openworks.services.responses.context import decoded_text
+from openworks.services.responses.context import decoded
 from openworks.services.responses.packed import unpack
 
 EXTRA_FIELDS_OF: Final[Mapping[object, Mapping[str, object]]] = {
@@ -163,10 +163,9 @@ def _file(part: JsonObject, at: str) -> JsonObject:
         raise values.invalid(at, f"Invalid '{at}': send either 'file_data' or 'file_id'.")
     if file_id is not None:
         return {"type": "input_file", "file_id": file_id}
-    if decoded_text(str(data)) is None:
+    if decoded(str(data)) is None:
         raise values.invalid(
-            f"{at}.file_data",
-            f"Invalid '{at}.file_data': it must be a text in UTF-8, encoded in base64.",
+            f"{at}.file_data", f"Invalid '{at}.file_data': it must be a file, encoded in base64."
         )
     name: JsonObject = {"filename": part["filename"]} if part.get("filename") else {}
     return {"type": "input_file", "file_data": data, **name}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from mimetypes import guess_type
-from typing import Final, Protocol, cast
+from tempfile import NamedTemporaryFile
+from typing import IO, BinaryIO, Final, Protocol, cast
 
 from openworks.core.errors import InvalidRequestError, NotFoundError
 from openworks.core.ids import AccountId
 from openworks.core.json import JsonObject, JsonValue
+from openworks.ports.converters import Converter, Document
 from openworks.ports.files import File
 from openworks.services.responses.items import is_whole
 from openworks.services.responses.packed import unpack
@@ -38,8 +41,9 @@ class FileContents(Protocol):
 class ItemReader:
     """Turns items into messages, with the content of the files that they name."""
 
-    def __init__(self, files: FileContents) -> None:
+    def __init__(self, files: FileContents, converter: Converter) -> None:
         self._files = files
+        self._converter = converter
 
     async def messages(
         self, account_id: AccountId, instructions: str | None, items: Sequence[JsonObject]
@@ -107,13 +111,22 @@ class ItemReader:
     async def _file_text(self, account_id: AccountId, part: JsonObject) -> tuple[str, str]:
         data = part.get("file_data")
         if isinstance(data, str):
-            text, name = decoded_text(data), str(part.get("filename") or "")
+            content, name = decoded(data) or b"", str(part.get("filename") or "")
         else:
             file, content = await self._content(account_id, str(part["file_id"]))
-            text, name = _utf8(content), file.filename
-        if text is None:
-            raise _unfit(f"the file {name or part['file_id']!r} is no text in UTF-8.")
-        return name, text
+            name = file.filename
+        text = _plain_text(content)
+        return name, await self._converted(name, content) if text is None else text
+
+    async def _converted(self, name: str, content: bytes) -> str:
+        """Return what a document says, such as a PDF."""
+        with NamedTemporaryFile(prefix="openworks-") as copy:
+            await asyncio.to_thread(_fill, copy, content)
+            document = Document(name=name or "file", file=cast("BinaryIO", copy.file))
+            try:
+                return (await self._converter.convert(document)).text
+            except InvalidRequestError as error:
+                raise _unfit(error.message) from error
 
     async def _content(self, account_id: AccountId, file_id: str) -> tuple[File, bytes]:
         try:
@@ -184,24 +197,30 @@ def reasoning_text(item: JsonObject) -> str:
     return unpack(str(item.get("encrypted_content") or "")) or ""
 
 
-def decoded_text(data: str) -> str | None:
-    """Return the text of a file that came within a request; None if it is no text in UTF-8.
+def decoded(data: str) -> bytes | None:
+    """Return a file that came within a request; None if its base64 is none.
 
     Args:
         data: Base64, alone or as a data URL.
     """
     content = data.partition(",")[2] if data.startswith("data:") else data
     try:
-        return _utf8(b64decode(content, validate=True))
+        return b64decode(content, validate=True)
     except ValueError:
         return None
 
 
-def _utf8(content: bytes) -> str | None:
+def _plain_text(content: bytes) -> str | None:
+    """Return what is a text as it stands; a PDF may look like one."""
     try:
-        return content.decode()
+        return None if content.startswith(b"%PDF-") else content.decode()
     except UnicodeDecodeError:
         return None
+
+
+def _fill(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+    file.flush()
 
 
 def _unfit(what: str) -> InvalidRequestError:

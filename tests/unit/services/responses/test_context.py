@@ -15,7 +15,7 @@ from openworks.services.responses.chat import chat_request, without_oldest
 from openworks.services.responses.context import ItemReader
 from openworks.services.responses.items import check_calls
 from openworks.services.responses.packed import pack, unpack
-from tests.unit.services.responses.world import MINE, MemoryFiles, message
+from tests.unit.services.responses.world import MINE, MemoryConverter, MemoryFiles, message
 
 CALL: JsonObject = {
     "type": "function_call",
@@ -43,7 +43,8 @@ def thinking(**fields: object) -> JsonObject:
 async def messages_of(
     *items: JsonObject, instructions: str | None = None, files: MemoryFiles | None = None
 ) -> list[JsonObject]:
-    return await ItemReader(files or MemoryFiles()).messages(MINE, instructions, items)
+    reader = ItemReader(files or MemoryFiles(), MemoryConverter())
+    return await reader.messages(MINE, instructions, items)
 
 
 async def test_what_a_model_thought_said_and_called_is_one_message() -> None:
@@ -137,17 +138,30 @@ async def test_text_of_a_file_is_shown_with_its_name() -> None:
     ]
 
 
+async def test_document_is_shown_as_what_it_says() -> None:
+    data = b64encode(b"%PDF-\xff").decode()
+    part: JsonObject = {
+        "type": "input_file",
+        "file_data": f"data:application/pdf;base64,{data}",
+        "filename": "a.pdf",
+    }
+
+    (found,) = await messages_of({**message(""), "content": [part]})
+
+    assert found["content"] == "The file a.pdf:\n6 bytes"
+
+
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
         ({"type": "input_image", "file_id": "file-1", "detail": "low"}, "not a picture"),
-        ({"type": "input_file", "file_id": "file-1"}, "no text in UTF-8"),
+        ({"type": "input_file", "file_id": "file-1"}, "is a picture"),
         ({"type": "input_file", "file_id": "file-2"}, "no file found"),
     ],
 )
 async def test_file_that_cannot_be_shown_is_refused(part: JsonObject, reason: str) -> None:
     files = MemoryFiles()
-    files.add("file-1", "application/pdf", b"\xff\xfe")
+    files.add("file-1", "application/pdf", b"\xff\xfe", filename="a.png")
 
     with pytest.raises(InvalidRequestError, match=reason):
         await messages_of({**message(""), "content": [part]}, files=files)

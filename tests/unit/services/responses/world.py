@@ -11,11 +11,19 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from openworks.core.errors import AppError, NotFoundError
+from openworks.core.errors import AppError, NotFoundError, UnsupportedFileError
 from openworks.core.ids import AccountId, RequestId
 from openworks.core.json import JsonObject
 from openworks.ports.calls import Call, Principal, Usage
 from openworks.ports.catalog import Deployment, ModelEntry, Task
+from openworks.ports.converters import (
+    WHOLE,
+    ConversionOptions,
+    Converted,
+    Document,
+    DocumentFormat,
+    Segment,
+)
 from openworks.ports.events import StreamEvent
 from openworks.ports.files import File
 from openworks.ports.text import ChatRequest, FinishReason, TextChunk, ToolCallDelta
@@ -106,18 +114,35 @@ class ScriptedModels:
         return [(message["role"], message["content"]) for message in messages]
 
 
+class MemoryConverter:
+    """Says of every document but a picture how many bytes it has."""
+
+    async def convert(self, document: Document, options: ConversionOptions = WHOLE) -> Converted:
+        if document.name.endswith(".png"):
+            raise UnsupportedFileError(f"{document.name!r} is a picture.")
+        document.file.seek(0)
+        size = len(document.file.read())
+        return Converted(media_type="", segments=[Segment(text=f"{size} bytes")])
+
+    def formats(self) -> Sequence[DocumentFormat]:
+        return ()
+
+    def media_type(self, document: Document) -> str:
+        return document.media_type
+
+
 @dataclass(slots=True)
 class MemoryFiles:
     """Files in a dict, by their ids."""
 
     files: dict[str, tuple[File, bytes]] = field(default_factory=dict)
 
-    def add(self, file_id: str, media_type: str, content: bytes) -> None:
+    def add(self, file_id: str, media_type: str, content: bytes, *, filename: str = "") -> None:
         file = File(
             id=file_id,
             account_id=MINE,
             created_at_s=0,
-            filename=f"{file_id}.txt",
+            filename=filename or f"{file_id}.txt",
             media_type=media_type,
             purpose="user_data",
             size_bytes=len(content),
@@ -158,7 +183,10 @@ class World:
         """Run a server; after the block, it is dead."""
         journal = Journal(self.events, JournalConfig(), clock=self.clock)
         responder = Responder(
-            self.models, ItemReader(self.files), clock=self.clock, new_id=self.ids
+            self.models,
+            ItemReader(self.files, MemoryConverter()),
+            clock=self.clock,
+            new_id=self.ids,
         )
         jobs = ResponseJobs(self.store, self.events, journal, responder)
         workers = Workers(
