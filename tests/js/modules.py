@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -13,10 +14,12 @@ HAS_NODE = which("node") is not None and which("npm") is not None
 
 def install() -> None:
     """Bring `node_modules` to what `package.json` names; does nothing when it is so."""
-    wanted: dict[str, str] = json.loads((HERE / "package.json").read_text())["dependencies"]
-    if any(_installed(name) != version for name, version in wanted.items()):
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
-        subprocess.run(command, cwd=HERE, check=True)
+    with (HERE / "package.json").open() as package:
+        fcntl.flock(package, fcntl.LOCK_EX)  # other test processes want the same
+        wanted: dict[str, str] = json.load(package)["dependencies"]
+        if any(_installed(name) != version for name, version in wanted.items()):
+            command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
+            subprocess.run(command, cwd=HERE, check=True)
 
 
 def _installed(name: str) -> str | None:

@@ -89,7 +89,7 @@ def import_threads(
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Keep the assistants, threads, messages and conversations of a file, under their own ids.
+    """Keep what a file holds of threads and conversations, under its own ids.
 
     Takes what `export` writes, and what was saved of OpenAI's API: objects, lists and pages of
     them. What is there already stays as it is, so that a file may be brought in twice.
