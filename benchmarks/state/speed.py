@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks import machine
-from benchmarks.state.callers import ENDS, MODEL
+from benchmarks.state.callers import MODEL
 from benchmarks.state.servers import Server
 
 _STARTS = 100
@@ -155,12 +155,11 @@ class Load:
 
     async def _run(self, text: str) -> None:
         thread_id = await self._thread(text)
-        path = f"threads/{thread_id}/runs"
-        async with self.session.post(path, json={"assistant_id": self.assistant_id}) as answer:
-            run = await answer.json()
-        while run["status"] not in ENDS:
-            await asyncio.sleep(0.1)
-            run = await self._get(f"{path}/{run['id']}")
+        body = {"assistant_id": self.assistant_id, "stream": True}
+        run: Any = {}
+        async with self.session.post(f"threads/{thread_id}/runs", json=body) as answer:
+            while (event := await _next_event(answer)) != {}:
+                run = event if event["object"] == "thread.run" else run
         assert run["status"] == "completed", run
 
     async def _first_word(self, thread_id: str) -> tuple[float, float]:

@@ -12,7 +12,12 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from openworks.core.clock import Clock
-from openworks.core.errors import AppError, InternalError, LeaseLostError
+from openworks.core.errors import (
+    AppError,
+    EngineOverloadedError,
+    InternalError,
+    LeaseLostError,
+)
 from openworks.core.ids import AccountId, NewId
 from openworks.ports.jobs import Claim, JobKind, JobStore, Lease, NewJob
 from openworks.services.background import Rounds
@@ -47,6 +52,7 @@ class JobHandler(Protocol):
         """Do the work, from wherever an earlier attempt has left it.
 
         Raises:
+            EngineOverloadedError: The job is retried for as long as that takes.
             AppError: It may go better another time: the job is retried, and given up in the end.
         """
         ...
@@ -233,6 +239,8 @@ class Workers:
             raise
         except LeaseLostError:
             log.warning("job.lost", extra=fields)
+        except EngineOverloadedError:  # not its fault: it waits for its turn
+            await self._give_back(claim, counts=False)
         except AppError as error:
             log.warning("job.failed", extra={**fields, "error": error.message})
             await self._give_back(claim)
@@ -257,7 +265,7 @@ class Workers:
                 raise
             self._working[claim].uncancel()
             await handler.cancel(claim)
-        except LeaseLostError:
+        except (LeaseLostError, EngineOverloadedError):
             raise
         except AppError as error:
             if await self._may_try_again(claim):

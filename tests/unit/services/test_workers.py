@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from openworks.core.errors import (
     AppError,
+    EngineOverloadedError,
     LeaseLostError,
     ModelUnavailableError,
     StorageError,
@@ -278,6 +279,19 @@ async def test_job_that_fails_too_often_is_given_up_with_its_last_error() -> Non
 
     assert [error.message for error in world.handler.errors] == ["The model is away."]
     assert len(world.handler.attempts) == 3
+
+
+async def test_job_waits_for_as_long_as_the_engine_is_full() -> None:
+    async def is_refused(claim: Claim) -> None:
+        raise EngineOverloadedError("The queue is full.")
+
+    world = World(run_1=[is_refused] * 10)
+    async with world.working() as workers:
+        await world.begin(workers)
+        await world.until_in_time("run-1 done")
+
+    assert world.handler.errors == []
+    assert {claim.attempt for claim in world.handler.attempts} == {1}
 
 
 async def test_job_that_kills_its_server_is_given_up_without_another_attempt() -> None:
