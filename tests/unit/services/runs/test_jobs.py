@@ -10,10 +10,10 @@ import pytest
 from openworks.core.errors import (
     ContextLengthExceededError,
     EngineCrashedError,
-    EngineOverloadedError,
     InvalidRequestError,
     NotFoundError,
     ProviderError,
+    RateLimitError,
 )
 from openworks.ports.events import StreamEvent
 from openworks.ports.runs import Run
@@ -337,7 +337,7 @@ async def test_run_that_was_left_until_its_time_was_over_expires() -> None:
     [
         (ContextLengthExceededError("Too long."), "invalid_prompt", 1),
         (NotFoundError("No such model."), "server_error", 1),
-        (EngineOverloadedError("Full."), "rate_limit_exceeded", 3),
+        (RateLimitError("Too many."), "rate_limit_exceeded", 3),
         (ProviderError("Broken."), "server_error", 3),
     ],
 )
