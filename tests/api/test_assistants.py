@@ -11,9 +11,8 @@ import pytest
 from openai import OpenAI
 from openai.types.beta import Assistant
 
-from tests.api.accounts import Accounts, serving_accounts
+from tests.api.accounts import Accounts
 from tests.api.raw import Reply, ask, bearer
-from tests.api.weights import TestModels
 from tests.conftest import open_async_client, open_client
 
 # The SDK calls all of the Assistants API deprecated.
@@ -33,12 +32,6 @@ COLOUR = {
     "type": "json_schema",
     "json_schema": {"name": "colour", "strict": True, "schema": {"type": "object"}},
 }
-
-
-@pytest.fixture(scope="module")
-def accounts(models: TestModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
-    with serving_accounts(models, tmp_path_factory.mktemp("assistants")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from tests.api.accounts import Accounts, serving_accounts
+from tests.api.accounts import Accounts
 from tests.api.asks import HELLO, NO_END
 from tests.api.raw import ask, bearer
 from tests.api.weights import WIDTH, TestModels
@@ -28,12 +28,6 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "/v1/embeddings": {"model": "encoder", "input": "Once", "encoding_format": "float"},
     "/v1/responses": {"model": "talker", "input": "Hello", "max_output_tokens": 16},
 }
-
-
-@pytest.fixture(scope="module")
-def accounts(models: TestModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
-    with serving_accounts(models, tmp_path_factory.mktemp("batches")) as opened:
-        yield opened
 
 
 @pytest.fixture

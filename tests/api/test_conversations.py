@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,12 +11,11 @@ from openai import OpenAI
 from openai.types.conversations import Conversation
 from openai.types.responses import Response
 
-from tests.api.accounts import Accounts, serving_accounts
+from tests.api.accounts import Accounts
 from tests.api.raw import ask, bearer
 from tests.api.test_meaning import CHAT_MODEL
 from tests.api.test_meaning import pytestmark as needs_models
-from tests.api.weights import TestModels
-from tests.conftest import open_async_client, open_client
+from tests.conftest import open_async_client
 
 pytestmark = needs_models
 
@@ -33,31 +31,6 @@ WEATHER: Any = {
     },
     "strict": False,
 }
-
-
-@pytest.fixture(scope="module")
-def accounts(models: TestModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
-    with serving_accounts(models, tmp_path_factory.mktemp("conversations")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def secret(accounts: Accounts) -> str:
-    return accounts.secret()
-
-
-@pytest.fixture(scope="module")
-def mine(accounts: Accounts, secret: str) -> Iterator[OpenAI]:
-    """A client of the account of `secret`."""
-    with open_client(accounts.server.url, key=secret) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def theirs(accounts: Accounts) -> Iterator[OpenAI]:
-    """A client of another account."""
-    with accounts.client() as client:
-        yield client
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel
 
-from tests.api.accounts import Accounts, serving_accounts
+from tests.api.accounts import Accounts
 from tests.api.raw import Reply, ask, bearer, connected, request_bytes, reset
 from tests.api.test_meaning import CHAT_MODEL
 from tests.api.test_meaning import pytestmark as needs_models
 from tests.api.weights import TestModels
-from tests.conftest import ClientFor, StartServer, open_client
+from tests.conftest import ClientFor, StartServer
 from tests.documents import pdf
 from tests.scripted_model import REASONING_TEMPLATE, write_scripted_model
 from tests.server import ServerProcess, wait_until
@@ -50,31 +50,6 @@ PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmM"
     "IQAAAABJRU5ErkJggg=="
 )
-
-
-@pytest.fixture(scope="module")
-def accounts(models: TestModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
-    with serving_accounts(models, tmp_path_factory.mktemp("responses")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def secret(accounts: Accounts) -> str:
-    return accounts.secret()
-
-
-@pytest.fixture(scope="module")
-def mine(accounts: Accounts, secret: str) -> Iterator[OpenAI]:
-    """A client of the account of `secret`."""
-    with open_client(accounts.server.url, key=secret) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def theirs(accounts: Accounts) -> Iterator[OpenAI]:
-    """A client of another account."""
-    with accounts.client() as client:
-        yield client
 
 
 def respond(client: OpenAI, given: Any = "Hello", **options: Any) -> Response:

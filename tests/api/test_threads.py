@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -13,41 +12,15 @@ from openai import OpenAI
 from openai.types.beta import Thread
 from openai.types.beta.threads import Message, TextContentBlock
 
-from tests.api.accounts import Accounts, serving_accounts
+from tests.api.accounts import Accounts
 from tests.api.raw import Reply, ask, bearer
-from tests.api.weights import TestModels
-from tests.conftest import open_async_client, open_client
+from tests.conftest import open_async_client
 
 # The SDK calls all of the Assistants API deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 LONGEST = "x" * 256_000
-
-
-@pytest.fixture(scope="module")
-def accounts(models: TestModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
-    with serving_accounts(models, tmp_path_factory.mktemp("threads")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def secret(accounts: Accounts) -> str:
-    return accounts.secret()
-
-
-@pytest.fixture(scope="module")
-def mine(accounts: Accounts, secret: str) -> Iterator[OpenAI]:
-    """A client of the account of `secret`."""
-    with open_client(accounts.server.url, key=secret) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def theirs(accounts: Accounts) -> Iterator[OpenAI]:
-    """A client of another account."""
-    with accounts.client() as client:
-        yield client
 
 
 @pytest.fixture
